@@ -1,0 +1,20 @@
+"""Energy estimates: operations that a run triggered, times sourced costs per operation."""
+
+from hardware.energy.ann import AnnLayer, ann_energy
+from hardware.energy.costs import COST_TABLES, Cost, CostTable, get_table
+from hardware.energy.counts import Operation, OperationCounts, count_operations
+from hardware.energy.report import EnergyReport, estimate
+
+__all__ = [
+    "COST_TABLES",
+    "AnnLayer",
+    "Cost",
+    "CostTable",
+    "EnergyReport",
+    "Operation",
+    "OperationCounts",
+    "ann_energy",
+    "count_operations",
+    "estimate",
+    "get_table",
+]

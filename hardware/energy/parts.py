@@ -1,0 +1,49 @@
+"""Which part of the network a population of a lowered model belongs to."""
+
+from __future__ import annotations
+
+import re
+
+PARTS = ("input", "stem", "prompt", "attention", "router", "experts", "mlp", "residual", "head")
+
+
+def part_of(name: str) -> str:
+    """The part of the network that the population `name` of a lowered model belongs to.
+
+    `input`, `constant` and `clock` are "input"; `stream.*` is "residual"; in `blocks.*` the neurons
+    of `experts.N` are "experts.N", scores, comparators, gates and latches are "router", and what
+    remains of `moe` (the neurons that read the stream) and all of `mlp` is "mlp". A name that fits
+    nothing is "other": it is never left out.
+
+    >>> part_of("blocks.0.moe.experts.2.hidden"), part_of("blocks.0.moe.gate"), part_of("stream.1")
+    ('experts.2', 'router', 'residual')
+    """
+    root, *rest = name.split(".")
+    if root in ("stem", "prompt", "head"):
+        return root
+    if root in ("input", "constant", "clock"):
+        return "input"
+    if root == "stream":
+        return "residual"
+    if root != "blocks":
+        return "other"
+    if expert := re.search(r"\.moe\.experts\.(\w+)", name):
+        return f"experts.{expert[1]}"
+    if re.search(r"\.moe\.(score|compare|gate|latch)", name):
+        return "router"
+    for segment, part in (
+        ("prompt", "prompt"),
+        ("attention", "attention"),
+        ("moe", "mlp"),
+        ("mlp", "mlp"),
+    ):
+        if segment in rest:
+            return part
+    return "other"
+
+
+def part_order(part: str) -> tuple[int, int, str]:
+    """Sort key: parts in the order of `PARTS`, experts by index, anything else last."""
+    root, _, index = part.partition(".")
+    place = PARTS.index(root) if root in PARTS else len(PARTS)
+    return place, int(index) if index.isdecimal() else -1, part

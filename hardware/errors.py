@@ -1,0 +1,33 @@
+"""What the package refuses: every refusal is a `HardwareError` whose text is one line."""
+
+from __future__ import annotations
+
+
+class HardwareError(ValueError):
+    """Base class: where, what was got, what is allowed, how to mend it, in one line."""
+
+
+class GraphError(HardwareError):
+    """A `SpikeGraph` that means nothing: a missing population, a wrong shape, a forbidden cycle."""
+
+
+class FileError(HardwareError):
+    """A file that is missing, cut short, altered or of another version."""
+
+
+class BackendError(HardwareError):
+    """A backend that is not installed, was given what it cannot run, or died while running."""
+
+
+class LoweringError(HardwareError):
+    """A module that cannot become static synapses and LIF populations.
+
+    Args:
+        module: the module's dotted name in the model.
+        reason: why it cannot be lowered, and what can.
+    """
+
+    def __init__(self, module: str, reason: str) -> None:
+        super().__init__(f"cannot lower '{module}': {reason}")
+        self.module = module
+        self.reason = reason

@@ -1,0 +1,47 @@
+"""The LIF step and the synapse rule in both arithmetics: the numbers that everything must agree on.
+
+Fixed point is Loihi's rule as Lava 0.10's bit-accurate models compute it: v and u have 24 bits,
+the accumulated input is shifted left by 6, v decays with truncation toward zero and saturates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hardware.ir.nodes import LIF, Input
+
+ACTIVATION_SHIFT = 6  # synaptic input, bias and threshold against v
+DECAY_UNITY = 4096
+MAX_V = 2**23 - 1
+MAX_ACCUMULATED = 131_071  # 2^17 - 1: u = input << 6 must stay within 24 bits, or it wraps
+
+
+def lif_step(
+    population: LIF, v: np.ndarray, current: np.ndarray, *, fixed: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step of `population`: returns (membrane u, spikes, v after the reset).
+
+    Args:
+        v, current: (..., *shape), in real units or as integers.
+    """
+    if fixed:
+        keep = DECAY_UNITY - int(round(DECAY_UNITY * (1.0 - population.membrane_decay)))
+        decayed = np.sign(v) * ((np.abs(v) * keep) >> 12)
+        u = decayed + ((current + population.bias) << ACTIVATION_SHIFT)
+        u = np.clip(u, -MAX_V, MAX_V)
+        spikes = u > (np.asarray(population.threshold) << ACTIVATION_SHIFT)
+    else:
+        u = population.membrane_decay * v + current + population.bias
+        spikes = u > population.threshold
+    return u, spikes, np.where(spikes, u.dtype.type(0), u)
+
+
+def shift(accumulated: np.ndarray, exponent: int) -> np.ndarray:
+    """accumulated * 2^exponent; a negative exponent floors."""
+    return accumulated << exponent if exponent >= 0 else accumulated >> -exponent
+
+
+def quantise_input(population: Input, values: np.ndarray) -> np.ndarray:
+    """A graded input's values as the integers that enter a fixed-point graph."""
+    top = 2 ** (population.bits - 1) - 1
+    return np.clip(np.rint(values * population.scale), -top, top).astype(np.int64)

@@ -1,0 +1,83 @@
+"""The literal meaning of a graph in time: one hardware step after another, samples back to back.
+
+Slower than `hardware.ir.reference` and free of its assumption: delays need not be balanced, so
+graphs legalised for a backend (shift registers instead of delays) run here too. A message sent at
+hardware step h arrives at h + delay; v is cleared at steps congruent to the depth modulo T.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from hardware.ir.arithmetic import lif_step, shift
+from hardware.ir.graph import SpikeGraph
+from hardware.ir.nodes import LIF, Input, Population, Readout
+from hardware.ir.reference import check_inputs, input_values, run_meta, to_logits
+from hardware.trace import SpikeTrace
+
+
+def stream_steps(graph: SpikeGraph, samples: int) -> int:
+    """Hardware steps until the deepest population has seen the last step of the last sample."""
+    return samples * graph.time_steps + max(graph.depth.values())
+
+
+def input_stream(graph: SpikeGraph, population: Input, inputs: np.ndarray) -> np.ndarray:
+    """(hardware steps, *shape): what an Input sends; silent outside the samples, repeating signals go on."""
+    steps, depth = stream_steps(graph, len(inputs)), graph.depth[population.name]
+    values = input_values(graph, population, inputs)
+    stream = np.zeros((steps, *population.shape), dtype=values.dtype)
+    flat = values.reshape(-1, *population.shape)[: max(0, steps - depth)]
+    stream[depth : depth + len(flat)] = flat
+    if population.kind == "constant":
+        stream[:] = True
+    return stream
+
+
+def window_view(graph: SpikeGraph, name: str, stream: np.ndarray, samples: int) -> np.ndarray:
+    """(hardware steps, *shape) of one population -> (S, T, *shape)."""
+    depth, steps = graph.depth[name], graph.time_steps
+    shape = graph.populations[name].shape
+    return stream[depth : depth + samples * steps].reshape(samples, steps, *shape)
+
+
+def run_stream(graph: SpikeGraph, inputs: np.ndarray) -> SpikeTrace:
+    """Simulate hardware step by hardware step; arguments and result as `run_reference`."""
+    inputs = check_inputs(graph, inputs)
+    started = time.perf_counter()
+    samples, steps = len(inputs), stream_steps(graph, len(inputs))
+    fixed = graph.arithmetic == "fixed"
+    dtype = np.int64 if fixed else np.float64
+    weights = [(s, graph.matrix(s).astype(dtype)) for s in graph.synapses]
+    sent = {n: _empty_stream(graph, p, steps, dtype, inputs) for n, p in graph.populations.items()}
+    v = {n: np.zeros(p.shape, dtype) for n, p in graph.populations.items()}
+    for step in range(steps):
+        current = {n: np.zeros(int(np.prod(p.shape)), dtype) for n, p in graph.populations.items()}
+        for synapse, weight in weights:
+            if step >= synapse.delay:
+                message = sent[synapse.source][step - synapse.delay].ravel().astype(dtype)
+                arriving = weight @ message
+                current[synapse.target] += shift(arriving, synapse.exponent) if fixed else arriving
+        for name, population in graph.populations.items():
+            now = current[name].reshape(population.shape)
+            if isinstance(population, LIF):
+                if (step - graph.depth[name]) % graph.time_steps == 0:
+                    v[name] = np.zeros_like(v[name])
+                _, sent[name][step], v[name] = lif_step(population, v[name], now, fixed=fixed)
+            elif not isinstance(population, Input):
+                sent[name][step] = now + (population.bias if isinstance(population, Readout) else 0)
+    spikes = {name: window_view(graph, name, sent[name], samples) for name in graph.populations}
+    return SpikeTrace(
+        spikes=spikes,
+        logits=to_logits(graph, spikes[graph.readout.name]),
+        meta=run_meta(graph, "stream", samples, time.perf_counter() - started),
+    )
+
+
+def _empty_stream(
+    graph: SpikeGraph, population: Population, steps: int, dtype: type, inputs: np.ndarray
+) -> np.ndarray:
+    if isinstance(population, Input):
+        return input_stream(graph, population, inputs)
+    return np.zeros((steps, *population.shape), bool if isinstance(population, LIF) else dtype)

@@ -1,0 +1,127 @@
+"""The few Linux facilities that keep a Lava run under control: sessions, /proc, parent-death signals.
+
+All processes of a run share one session (its number is the worker's process id), so that a run can
+be found whole whatever its processes do, and apart from other runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardware.errors import BackendError
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One process of a session. `state` as in /proc: R, S, D, T (stopped), Z (dead, not collected)."""
+
+    pid: int
+    state: str
+    cpu_ticks: int
+    exit_code: int
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state not in "ZX"
+
+    @property
+    def is_tracker(self) -> bool:
+        """Whether it is Python's resource tracker, which unlinks the shared memory of the dead."""
+        try:
+            command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return b"multiprocessing.resource_tracker" in command
+
+    @property
+    def cause(self) -> str:
+        """Why it died, where /proc tells."""
+        number = self.exit_code & 0x7F
+        if number:
+            return f"killed by {signal.Signals(number).name}"
+        return f"exit code {self.exit_code >> 8}"
+
+
+def require_linux() -> None:
+    """Raise BackendError where there is no /proc and no parent-death signal."""
+    if sys.platform != "linux" or not Path("/proc/self/stat").exists():
+        raise BackendError(
+            f"the Lava backend supervises its processes through Linux's /proc; this is {sys.platform}: "
+            f"use backend 'reference', or Linux (also in a container)"
+        )
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
+
+
+def session_members(session: int) -> list[Member]:
+    """All processes of a session, dead ones that nobody collected included."""
+    members = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                text = Path(entry.path, "stat").read_text()
+            except OSError:  # it ended meanwhile
+                continue
+            fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold anything
+            if int(fields[3]) == session:
+                members.append(
+                    Member(
+                        pid=int(entry.name),
+                        state=fields[0],
+                        cpu_ticks=int(fields[11]) + int(fields[12]),
+                        exit_code=int(fields[49]),
+                    )
+                )
+    return members
+
+
+def shared_memory_of(pid: int) -> set[str]:
+    """Names of Python's shared-memory files that a process has mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    paths = {line.split(maxsplit=5)[5] for line in lines if f"{SHARED_MEMORY}/psm_" in line}
+    return {Path(path.removesuffix(" (deleted)")).name for path in paths}
+
+
+def raise_descriptor_limit(needed: int, processes: int) -> None:
+    """Let this process open `needed` files.
+
+    Raises:
+        BackendError: when the hard limit is too low, with the command that raises it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise BackendError(
+            f"{processes} Lava processes need about {needed} open files; the hard limit is {hard}: "
+            f"run `ulimit -n {needed}` with the rights to raise it, or simulate a smaller model"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def require_shared_memory(needed: int) -> None:
+    """Raise BackendError when /dev/shm has less than `needed` bytes free (actors would get SIGBUS)."""
+    facts = os.statvfs(SHARED_MEMORY)
+    free = facts.f_bavail * facts.f_frsize
+    if free < needed:
+        raise BackendError(
+            f"the Lava run needs about {needed / 1e6:.0f} MB of shared memory; {SHARED_MEMORY} has "
+            f"{free / 1e6:.0f} MB free: enlarge it (`mount -o remount,size=...`, or "
+            f"`docker run --shm-size`)"
+        )

@@ -1,0 +1,89 @@
+"""`python -m hardware.lava.worker FOLDER`: run one job in a fresh interpreter without torch.
+
+Lava forks one process per Lava process, which is unsafe once torch has started its threads; hence an
+interpreter of its own. Every process of the run dies with the worker, and the worker with its parent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+
+from hardware.errors import BackendError, HardwareError
+from hardware.lava.job import JobFolder
+from hardware.lava.system import die_with_parent, raise_descriptor_limit, require_shared_memory
+
+SPARE_DESCRIPTORS = 64
+PER_PROCESS, PER_CONNECTION = 9, 2  # descriptors of the worker, measured on Lava 0.10
+PAGE = 4096
+
+
+def main() -> None:
+    """Run the job; the exit code is 1 after an error, which stands in the job's status."""
+    job = JobFolder(sys.argv[1])
+    settings = job.read("job.json")
+    die_with_parent(settings["parent"])
+    worker = os.getpid()
+    os.register_at_fork(after_in_child=lambda: die_with_parent(worker))
+    # The shared-memory manager's socket belongs into the job's folder, which is always removed; by a
+    # relative path, since the names of sockets are limited to 107 bytes.
+    os.chdir(job.path)
+    multiprocessing.current_process()._config["tempdir"] = "."
+    try:
+        _run(job, settings)
+    except Exception as error:
+        traceback.print_exc()
+        text = (
+            str(error) if isinstance(error, HardwareError) else f"{type(error).__name__}: {error}"
+        )
+        job.write("status.json", {"phase": "failed", "error": " ".join(text.split())})
+        code = 1
+    else:
+        code = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # exit handlers would wait for processes that may never answer
+
+
+def _run(job: JobFolder, settings: dict) -> None:
+    job.write("status.json", {"phase": "starting"})
+    import numpy as np
+
+    from hardware.ir.graph import SpikeGraph
+    from hardware.lava import execute
+    from hardware.lava.network import build_network
+    from hardware.lava.tracks import Track
+
+    if "torch" in sys.modules:
+        raise BackendError(
+            "the Lava worker has imported torch, whose threads do not survive Lava's forks"
+        )
+    graph = SpikeGraph.load(job.graph)
+    inputs = np.load(job.inputs, allow_pickle=False)
+    tracks = {name: Track(**track) for name, track in settings["tracks"].items()}
+    network = build_network(
+        graph, inputs, tracks=tracks, progress_path=job.progress, conv_as=settings["conv_as"]
+    )
+    processes = len(network.processes)
+    raise_descriptor_limit(
+        PER_PROCESS * (processes + 1) + PER_CONNECTION * network.connections + SPARE_DESCRIPTORS,
+        processes,
+    )
+    pages = network.connections + 2 * processes
+    require_shared_memory(execute.CHANNEL_SLOTS * (network.message_bytes + pages * PAGE))
+    status = {"phase": "building", "processes": processes, "steps": network.steps}
+    job.write("status.json", status)
+    execute.start(network, fixed=graph.arithmetic == "fixed", schedule=settings["schedule"])
+    status |= {"phase": "running", "actors": execute.actors(network)}
+    job.write("status.json", status)
+    started = time.perf_counter()
+    execute.run(network)
+    job.write("status.json", status | {"phase": "done", "seconds": time.perf_counter() - started})
+    network.recorder.stop()
+
+
+if __name__ == "__main__":
+    main()

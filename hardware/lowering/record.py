@@ -1,0 +1,83 @@
+"""The spikes of the torch model, under the names of the lowered populations."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardware.ir.graph import SpikeGraph
+from hardware.ir.nodes import Relay
+from hardware.lowering.builder import Tap
+from hardware.lowering.from_torch import Residual, lower_with_taps
+from hardware.trace import SpikeTrace
+from spikingmoe.model import SpikingTransformer
+
+BATCH = 256
+
+
+@torch.no_grad()
+def record_torch(
+    model: SpikingTransformer,
+    images: Tensor,
+    *,
+    dtype: torch.dtype = torch.float64,
+    residual: Residual = "relay",
+) -> SpikeTrace:
+    """Run the model and record every population that torch computes explicitly.
+
+    Args:
+        images: (B, C, height, width), normalised.
+        dtype: float64 is the arithmetic that the contract is about; float32 is what was trained.
+
+    Returns:
+        A trace without the relays of the stream and the readout's currents, which torch only sums.
+    """
+    started = time.perf_counter()
+    graph, taps = lower_with_taps(model, residual=residual)
+    model = copy.deepcopy(model).to(dtype).eval()
+    chunks = [_record_batch(model, batch, graph, taps) for batch in images.to(dtype).split(BATCH)]
+    return SpikeTrace(
+        spikes={name: np.concatenate([c[0][name] for c in chunks]) for name in chunks[0][0]},
+        logits=np.concatenate([c[1] for c in chunks]),
+        meta={
+            "backend": f"torch-{str(dtype).removeprefix('torch.')}",
+            "arithmetic": "float",
+            "samples": len(images),
+            "time_steps": graph.time_steps,
+            "fingerprint": graph.fingerprint,
+            "seconds": time.perf_counter() - started,
+        },
+    )
+
+
+def _record_batch(
+    model: SpikingTransformer, images: Tensor, graph: SpikeGraph, taps: Mapping[str, Tap]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
+    handles = []
+    for path in {tap.module for tap in taps.values()}:
+
+        def keep(
+            _module: object, inputs: tuple[Tensor, ...], output: Tensor, path: str = path
+        ) -> None:
+            seen[path] = (inputs, output)
+
+        handles.append(model.get_submodule(path).register_forward_hook(keep))
+    try:
+        logits = model(images).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    spikes = {}
+    for name, tap in taps.items():
+        values = tap.view(*seen[tap.module]).transpose(0, 1).cpu().numpy()
+        expected = (len(images), graph.time_steps, *graph.populations[name].shape)
+        assert values.shape == expected, f"{name}: {values.shape} instead of {expected}"
+        graded = isinstance(graph.populations[name], Relay)
+        spikes[name] = values.astype(np.float64) if graded else values.astype(bool)
+    return spikes, logits.double().cpu().numpy()

@@ -1,0 +1,326 @@
+"""Turn a float graph into integers under Loihi's rule: 8-bit weights, 24-bit state.
+
+One scale per target population. Populations that exchange numbers with weight +1 or -1 (the relays
+of a residual stream and all their readers; the scores of a router and its comparators) share one
+scale, so that both forms of the residual are the same integer network and comparisons are exact.
+
+A weight becomes an even mantissa in -254..254 times 2^exponent, one exponent per synapse, never
+below -1, so that no sum is ever floored. The scale is the largest (within a factor two, where the
+weights lose least) for which a bound proves that the accumulated input stays within +-131,071.
+A bias beyond 4,095 is split: its coarse part comes from the constant input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from hardware.errors import GraphError
+from hardware.ir.arithmetic import MAX_ACCUMULATED
+from hardware.ir.graph import SpikeGraph
+from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, Relay, is_graded, size
+from hardware.ir.synapses import AnySynapse, Sparse
+from hardware.ir.validate import MAX_BIAS, MAX_THRESHOLD
+from hardware.passes.bounds import Bounds, current_bounds, largest, message_bounds
+
+LARGEST_MANTISSA = 254
+LOWEST_EXPONENT, HIGHEST_EXPONENT = -1, 7
+SHRINK, ATTEMPTS = 0.97, 60
+
+
+def quantise(graph: SpikeGraph) -> SpikeGraph:
+    """The fixed-point form of a float graph; deterministic.
+
+    Raises:
+        GraphError: if a population cannot be represented, naming it and the limit it breaks.
+    """
+    if graph.arithmetic != "float":
+        raise GraphError("quantise needs a float graph; this one is in fixed point already")
+    return _Quantiser(graph).run()
+
+
+Incoming = tuple[AnySynapse, csr_matrix]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Populations that share one scale, in topological order."""
+
+    names: tuple[str, ...]
+
+
+class _Quantiser:
+    def __init__(self, graph: SpikeGraph) -> None:
+        self.graph = graph
+        self.incoming = {
+            name: [(s, graph.matrix(s).astype(np.float64)) for s in graph.incoming(name)]
+            for name in graph.order
+        }
+        self.scale: dict[str, float] = {}
+        self.weights: dict[int, tuple[np.ndarray, int]] = {}
+        self.real: dict[str, Bounds] = {}
+        self.messages: dict[str, Bounds] = {}
+
+    def run(self) -> SpikeGraph:
+        for name in self.graph.order:
+            current = self._current(name, self.real, self.incoming[name], fixed=False)
+            self.real[name] = message_bounds(self.graph.populations[name], current, fixed=False)
+        for population in self.graph.of_kind(Input):
+            assert isinstance(population, Input)
+            top = 2 ** (population.bits - 1) - 1
+            self.scale[population.name] = top / population.limit if is_graded(population) else 1.0
+            self.messages[population.name] = message_bounds(population, None, fixed=True)
+        waiting = _groups(self.graph)
+        while waiting:
+            ready = [g for g in waiting if self._sources_are_scaled(g)]
+            if not ready:
+                raise GraphError(
+                    f"the scale of '{waiting[0].names[0]}' depends on itself through relays"
+                )
+            for group in ready:
+                self._quantise_group(group)
+            waiting = [g for g in waiting if g not in ready]
+        return self._assemble()
+
+    def _current(
+        self, name: str, messages: dict[str, Bounds], incoming: list[Incoming], *, fixed: bool
+    ) -> Bounds:
+        """Bounds of the accumulated input of one population, given its sources' messages."""
+        population = self.graph.populations[name]
+        if not isinstance(population, LIF) and any(s.source == name for s, _ in incoming):
+            raise GraphError(f"relay '{name}' has a loop onto itself: its sum has no bound")
+        known = dict(messages)
+        known[name] = (np.zeros(size(population)), np.ones(size(population)))
+        limits = self.graph.gate_limits
+        return current_bounds(size(population), incoming, known, limits, fixed=fixed)
+
+    def _sources_are_scaled(self, group: _Group) -> bool:
+        return all(
+            s.source in self.scale or s.source in group.names
+            for name in group.names
+            for s in self.graph.incoming(name)
+            if is_graded(self.graph.populations[s.source])
+        )
+
+    def _source_scale(self, synapse: AnySynapse, own: float, group: _Group) -> float:
+        if not is_graded(self.graph.populations[synapse.source]):
+            return 1.0
+        return own if synapse.source in group.names else self.scale[synapse.source]
+
+    def _quantise_group(self, group: _Group) -> None:
+        roles = {self.graph.populations[name].role for name in group.names}
+        if roles <= LOGIC_ROLES:
+            self._try(group, 2.0, exact=True)
+            return
+        limit = self._scale_limit(group)
+        for _ in range(ATTEMPTS):
+            scale = min(self._candidates(group, limit), key=lambda s: self._error(group, s))
+            if self._try(group, scale, exact=False):
+                return
+            limit = scale * SHRINK
+        raise GraphError(
+            f"population '{group.names[0]}': no scale keeps its accumulated input within "
+            f"+-{MAX_ACCUMULATED}; its inputs are too many or too unequal"
+        )
+
+    def _scale_limit(self, group: _Group) -> float:
+        limits = []
+        for name in group.names:
+            population = self.graph.populations[name]
+            current = self._current(name, self.real, self.incoming[name], fixed=False)
+            reach, bias = largest(current), _largest_bias(population)
+            limits.append(MAX_ACCUMULATED / (reach + bias) if reach + bias > 0 else np.inf)
+            limits.append(LARGEST_MANTISSA * 2**HIGHEST_EXPONENT / bias if bias > 0 else np.inf)
+            if isinstance(population, LIF):
+                top = float(np.max(population.threshold))
+                limits.append(MAX_THRESHOLD / top if top > 0 else np.inf)
+            for synapse in self.graph.incoming(name):
+                ratio = self._ratio(synapse, group)
+                if ratio > 0:
+                    limits.append(LARGEST_MANTISSA * 2**HIGHEST_EXPONENT / ratio)
+        limit = min(limits)
+        if not np.isfinite(limit):
+            raise GraphError(f"population '{group.names[0]}' has no inputs to derive a scale from")
+        return min(limit, float(MAX_THRESHOLD))
+
+    def _ratio(self, synapse: AnySynapse, group: _Group) -> float:
+        """Largest |integer weight| per unit of the group's scale; 0 for synapses within the group."""
+        if is_graded(self.graph.populations[synapse.source]) and synapse.source in group.names:
+            return 0.0
+        return float(np.abs(synapse.weight).max(initial=0.0)) / self._source_scale(
+            synapse, 1.0, group
+        )
+
+    def _candidates(self, group: _Group, limit: float) -> list[float]:
+        """Scales in (limit / 2, limit] at which some synapse uses its whole mantissa."""
+        scales = [limit]
+        for name in group.names:
+            for synapse in self.graph.incoming(name):
+                ratio = self._ratio(synapse, group)
+                if ratio > 0:
+                    exponent = int(np.floor(np.log2(limit * ratio / LARGEST_MANTISSA)))
+                    if exponent >= LOWEST_EXPONENT:
+                        scales.append(min(limit, LARGEST_MANTISSA * 2.0**exponent / ratio))
+        return [s for s in scales if s > limit / 2]
+
+    def _error(self, group: _Group, scale: float) -> float:
+        """Summed squared rounding error of the currents, in real units.
+
+        Copies of one synapse (a stream unrolled to several readers) count once.
+        """
+        total = 0.0
+        seen: set[tuple[str, bytes]] = set()
+        for name in group.names:
+            for synapse in self.graph.incoming(name):
+                key = (synapse.source, hashlib.sha256(synapse.weight.tobytes()).digest())
+                if key in seen:
+                    continue
+                seen.add(key)
+                source_scale = self._source_scale(synapse, scale, group)
+                mantissa, exponent = _round_weight(synapse.weight * (scale / source_scale))
+                difference = mantissa * 2.0**exponent - synapse.weight * (scale / source_scale)
+                reach = source_scale * largest(self.real[synapse.source])
+                total += float(np.square(difference * reach / scale).sum())
+        return total
+
+    def _try(self, group: _Group, scale: float, *, exact: bool) -> bool:
+        """Quantise with this scale; False if the accumulated input could leave its range."""
+        incoming: dict[str, list[Incoming]] = {name: [] for name in group.names}
+        for name in group.names:
+            self.scale[name] = scale
+            for synapse in self.graph.incoming(name):
+                wanted = synapse.weight * (scale / self._source_scale(synapse, scale, group))
+                mantissa, exponent = _round_weight(wanted)
+                if exact and not np.array_equal(mantissa * 2.0**exponent, wanted):
+                    raise GraphError(
+                        f"synapse '{synapse.source}' -> '{name}': a population with role "
+                        f"'{self.graph.populations[name].role}' needs whole weights up to 127"
+                    )
+                self.weights[id(synapse)] = (mantissa, exponent)
+                whole = replace(synapse, weight=mantissa, exponent=exponent)
+                incoming[name].append((whole, self.graph.matrix(whole).astype(np.float64)))
+        for name in (n for n in self.graph.order if n in group.names):
+            known = self._messages_with_defaults()
+            current = self._current(name, known, incoming[name], fixed=True)
+            bias = _largest_bias(self.graph.populations[name]) * scale
+            if largest(current) + np.rint(bias) > MAX_ACCUMULATED:
+                return False
+            self.messages[name] = message_bounds(self.graph.populations[name], current, fixed=True)
+        return True
+
+    def _messages_with_defaults(self) -> dict[str, Bounds]:
+        """Integer message bounds; binary populations not quantised yet still send only 0 or 1."""
+        known = dict(self.messages)
+        for name, population in self.graph.populations.items():
+            if name not in known and not is_graded(population):
+                known[name] = message_bounds(population, None, fixed=True)
+        return known
+
+    def _assemble(self) -> SpikeGraph:
+        synapses: list[AnySynapse] = []
+        for synapse in self.graph.synapses:
+            mantissa, exponent = self.weights[id(synapse)]
+            synapses.append(replace(synapse, weight=mantissa, exponent=exponent))
+        populations: list[Population] = []
+        coarse: list[Population] = []
+        constant = next(
+            (
+                p.name
+                for p in self.graph.of_kind(Input)
+                if isinstance(p, Input) and p.kind == "constant"
+            ),
+            "constant",
+        )
+        for name, population in self.graph.populations.items():
+            scale = self.scale[name]
+            if isinstance(population, LIF):
+                bias, extra = self._split_bias(population, scale, constant)
+                threshold = np.rint(np.asarray(population.threshold) * scale).astype(np.int32)
+                population = replace(population, threshold=threshold, bias=bias, scale=scale)
+                if extra is not None:
+                    synapses.append(extra)
+                    if constant not in self.graph.populations:
+                        coarse = [Input(name=constant, shape=(1,), kind="constant")]
+            elif isinstance(population, Readout):
+                bias = np.rint(np.asarray(population.bias) * scale).astype(np.int32)
+                population = replace(population, bias=bias, scale=scale)
+            else:
+                population = replace(population, scale=scale)
+            populations.append(population)
+        return self.graph.with_(
+            populations=coarse + populations, synapses=synapses, arithmetic="fixed"
+        )
+
+    def _split_bias(
+        self, population: LIF, scale: float, constant: str
+    ) -> tuple[np.ndarray, Sparse | None]:
+        if population.role == "comparator":  # the bias only decides ties: one unit does
+            return (np.asarray(population.bias) > 0).astype(np.int32), None
+        bias = np.rint(np.asarray(population.bias) * scale).astype(np.int64)
+        if np.abs(bias).max() <= MAX_BIAS:
+            return bias.astype(np.int32), None
+        bias = np.broadcast_to(bias, population.shape).ravel()
+        mantissa, exponent = _round_weight(bias.astype(np.float64))
+        rest = bias - (mantissa.astype(np.int64) << max(exponent, 0))
+        if exponent < 0 or np.abs(rest).max() > MAX_BIAS:
+            raise GraphError(
+                f"population '{population.name}': bias {np.abs(bias).max()} is too large"
+            )
+        rows = np.flatnonzero(mantissa)
+        synapse = Sparse(
+            source=constant,
+            target=population.name,
+            rows=rows,
+            columns=np.zeros_like(rows),
+            weight=mantissa[rows],
+            exponent=exponent,
+        )
+        return rest.reshape(population.shape).astype(np.int32), synapse
+
+
+def _groups(graph: SpikeGraph) -> list[_Group]:
+    """Populations of one scale group, or joined by graded synapses of weight +1 or -1."""
+    leader = {name: name for name in graph.order if not isinstance(graph.populations[name], Input)}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    named: dict[str, str] = {}
+    for name in leader:
+        population = graph.populations[name]
+        if isinstance(population, (LIF, Relay)) and population.scale_group:
+            first = named.setdefault(population.scale_group, name)
+            leader[find(name)] = find(first)
+    for synapse in graph.synapses:
+        relayed = isinstance(graph.populations[synapse.source], Relay)
+        if relayed and np.all(np.abs(synapse.weight[synapse.weight != 0]) == 1.0):
+            leader[find(synapse.target)] = find(synapse.source)
+    members: dict[str, list[str]] = {}
+    for name in leader:
+        members.setdefault(find(name), []).append(name)
+    return [_Group(tuple(names)) for names in members.values()]
+
+
+def _largest_bias(population: Population) -> float:
+    """Largest bias that takes part in the sum, in real units (a comparator's only decides ties)."""
+    if isinstance(population, LIF) and population.role != "comparator":
+        return float(np.abs(population.bias).max())
+    return 0.0
+
+
+def _round_weight(weight: np.ndarray) -> tuple[np.ndarray, int]:
+    """Integer weights as (even mantissa, exponent): mantissa * 2^exponent is nearest to `weight`."""
+    largest_weight = float(np.abs(weight).max(initial=0.0))
+    exponent = LOWEST_EXPONENT
+    if largest_weight > 0:
+        needed = int(np.ceil(np.log2(largest_weight / (LARGEST_MANTISSA + 1))))
+        exponent = max(LOWEST_EXPONENT, needed)
+    while np.rint(largest_weight / 2.0 ** (exponent + 1)) * 2 > LARGEST_MANTISSA:
+        exponent += 1
+    mantissa = 2 * np.rint(weight / 2.0 ** (exponent + 1))
+    return mantissa.astype(np.int32), exponent

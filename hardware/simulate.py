@@ -1,0 +1,102 @@
+"""One entry to all backends: `simulate(graph, images, backend=..., arithmetic=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from hardware.errors import BackendError
+from hardware.ir.graph import Arithmetic, SpikeGraph
+from hardware.ir.reference import Progress, run_reference
+from hardware.ir.stream import run_stream
+from hardware.passes.balance_delays import balance_delays
+from hardware.trace import SpikeTrace
+
+#: "lava" is the best Lava backend there is; "stream" is a slow oracle for debugging.
+BACKENDS = ("reference", "lava", "lava-stock", "stream")
+
+
+def simulate(
+    graph: SpikeGraph,
+    images: Any,
+    *,
+    backend: str = "reference",
+    arithmetic: Arithmetic | None = None,
+    record: Iterable[str] | None = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
+) -> SpikeTrace:
+    """What a graph sends when it is shown images.
+
+    Args:
+        graph: float or fixed; delays are balanced if they are not yet.
+        images: (S, C, H, W), or event frames (S, T, C, H, W); arrays, lists or CPU tensors.
+        backend: one of `BACKENDS`.
+        arithmetic: "float" or "fixed"; the graph's own by default. "fixed" quantises a float graph.
+        record: populations to keep in the trace; all by default.
+        progress: called with (samples done, samples).
+        time_limit: seconds, for the Lava backends.
+
+    Raises:
+        BackendError: unknown backend or population, images of the wrong shape, a failed run.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"backend {backend!r} is unknown; use one of {', '.join(BACKENDS)}")
+    graph = _in_arithmetic(graph, arithmetic)
+    if not graph.is_balanced:
+        graph = balance_delays(graph)
+    keep = None if record is None else list(dict.fromkeys(record))
+    unknown = [name for name in keep or [] if name not in graph.populations]
+    if unknown:
+        raise BackendError(
+            f"record={unknown[0]!r}: the graph has no such population; it has "
+            f"{', '.join(list(graph.populations)[:8])}, ..."
+        )
+    inputs = to_inputs(graph, images)
+    if backend == "reference":
+        return run_reference(graph, inputs, record=keep, progress=progress)
+    if backend == "stream":
+        trace = run_stream(graph, inputs)
+        kept = {n: v for n, v in trace.spikes.items() if keep is None or n in keep}
+        return SpikeTrace(spikes=kept, logits=trace.logits, meta=trace.meta)
+    from hardware.lava.run import run_lava
+
+    return run_lava(graph, inputs, record=keep, progress=progress, time_limit=time_limit)
+
+
+def to_inputs(graph: SpikeGraph, images: Any) -> np.ndarray:
+    """Images (S, C, H, W) or frames (S, T, C, H, W) as (S, 1 or T, H, W, C); others as (S, [T,] *shape).
+
+    Raises:
+        BackendError: with the shape that was given and the one that is needed.
+    """
+    images = np.asarray(images, dtype=np.float64)
+    shape, steps = graph.data_input.shape, graph.time_steps
+    is_map = len(shape) == 3
+    axes = (shape[2], *shape[:2]) if is_map else shape
+    sized = images.shape[-len(axes) :] == axes and images.ndim - len(axes) in (1, 2) and len(images)
+    if not sized or (images.ndim == len(axes) + 2 and images.shape[1] not in (1, steps)):
+        raise BackendError(
+            f"images have shape {images.shape}; '{graph.data_input.name}' needs (samples, "
+            f"{', '.join(map(str, axes))}) or (samples, {steps}, {', '.join(map(str, axes))})"
+        )
+    if images.ndim == len(axes) + 1:
+        images = images[:, None]
+    return np.moveaxis(images, 2, -1) if is_map else images
+
+
+def _in_arithmetic(graph: SpikeGraph, arithmetic: Arithmetic | None) -> SpikeGraph:
+    if arithmetic is None or arithmetic == graph.arithmetic:
+        return graph
+    if arithmetic == "float":
+        raise BackendError(
+            "arithmetic='float' asked of a fixed-point graph, whose real weights are gone; "
+            "simulate the float graph it was made from"
+        )
+    if arithmetic != "fixed":
+        raise BackendError(f"arithmetic {arithmetic!r} is unknown; use 'float' or 'fixed'")
+    from hardware.passes.quantise import quantise
+
+    return quantise(graph)

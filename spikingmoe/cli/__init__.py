@@ -1,0 +1,1 @@
+"""The command line. With `spikingmoe.train.checkpoint`, the only part that knows `hardware`."""

@@ -1,0 +1,76 @@
+"""`spikingmoe energy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from hardware.energy import get_table
+from hardware.lowering import lower
+from hardware.simulate import simulate
+from spikingmoe.cli.chain import (
+    MOE,
+    base_metrics,
+    energy_metrics,
+    load_twins,
+    test_accuracy,
+    write_metrics,
+)
+from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
+from spikingmoe.data import load_data
+from spikingmoe.train.checkpoint import load_run
+from spikingmoe.train.fit import check_fit
+
+
+def run(args: Namespace) -> int:
+    """Counts times a cost table, for the run and its twins."""
+    get_table(args.costs)
+    trained = load_run(args.run)
+    data = load_data(trained.train_config.data)
+    check_fit(trained.model_config, data)
+    runs = {MOE: trained, **load_twins(trained, trained.folder / "twins", data, make=args.twins)}
+    trace = simulate(lower(trained.model), data.test.images)
+    metrics = energy_metrics(runs, data.test, [args.costs], trace)
+    accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}
+    show_energy(metrics, accuracy, args.costs)
+    metrics = {
+        **base_metrics("energy", trained),
+        "accuracy": {"test": {"by_model": accuracy, "samples": len(data.test)}},
+        **metrics,
+    }
+    out = Path(args.out) if args.out else trained.folder / "energy"
+    say(f"metrics: {write_metrics(out, metrics)}")
+    return 0
+
+
+def show_energy(metrics: dict, accuracy: dict[str, float], costs: str) -> None:
+    """Energy of the model and its twins under one table, its parts and its boundary."""
+    reports = metrics["energy"][costs]
+    rows = []
+    for name, report in reports.items():
+        band = report["energy_pj_per_sample"]
+        rows.append(
+            [
+                name,
+                percent(accuracy.get(name)),
+                number(report["synops_per_sample"]),
+                nanojoules(band["value"]),
+                f"{nanojoules(band['low'])} .. {nanojoules(band['high'])}",
+            ]
+        )
+    show_table(
+        f"estimated energy per image, {costs}",
+        ["model", "test accuracy", "synaptic operations", "energy", "low .. high"],
+        rows,
+    )
+    first = next(iter(reports.values()))
+    show_table(
+        f"parts of {next(iter(reports))}",
+        ["part", "synaptic operations", "energy"],
+        [
+            [part, number(v["synops_per_sample"]), nanojoules(v["energy_pj_per_sample"]["value"])]
+            for part, v in first["by_part"].items()
+        ],
+    )
+    say(f"boundary: {first['boundary']}")

@@ -1,0 +1,44 @@
+"""`spikingmoe evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from spikingmoe.cli.chain import base_metrics, write_metrics
+from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.data import load_data
+from spikingmoe.train.checkpoint import load_run
+from spikingmoe.train.fit import check_fit, evaluate
+
+
+def run(args: Namespace) -> int:
+    """Test accuracy, and how the experts were used."""
+    trained = load_run(args.run)
+    data = load_data(args.data or trained.train_config.data)
+    check_fit(trained.model_config, data)
+    accuracy, seconds, outputs = evaluate(trained.model, data.test)
+    rows = [
+        ["epoch", str(trained.epoch)],
+        [f"test accuracy (n = {len(data.test)})", percent(accuracy)],
+        ["images per second", f"{len(data.test) / seconds:,.0f}"],
+    ]
+    loads: dict[str, list[float]] = {}
+    for index in range(len(outputs[0].routing)):
+        counts = sum(o.routing[index].gates.flatten(0, -2).sum(0) for o in outputs)
+        load = (counts / counts.sum().clamp(min=1)).tolist()  # type: ignore[union-attr]
+        loads[f"blocks.{index}.moe"] = load
+        rows.append([f"load of block {index}'s experts", "  ".join(percent(x) for x in load)])
+    show_table(f"evaluation of {args.run} on {data.name}", ["", "value"], rows)
+    out = Path(args.out) if args.out else trained.folder / "evaluate"
+    path = write_metrics(
+        out,
+        {
+            **base_metrics("evaluate", trained),
+            "accuracy": {"test": {"torch": accuracy, "samples": len(data.test)}},
+            "experts": {"load": loads},
+        },
+    )
+    say(f"metrics: {path}")
+    return 0

@@ -1,0 +1,48 @@
+"""`spikingmoe lower`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from hardware.errors import FileError
+from hardware.ir.graph import SpikeGraph
+from hardware.ir.nodes import size
+from hardware.lowering import lower
+from hardware.passes.quantise import quantise
+from spikingmoe.cli.console import number, say, show_table
+from spikingmoe.train.checkpoint import load_run
+
+
+def run(args: Namespace) -> int:
+    """Write a program and say what is in it."""
+    if Path(args.output).is_dir():
+        raise FileError(
+            f"{args.output}: is a folder; name a file, such as {args.output}/digits.program"
+        )
+    trained = load_run(args.run)
+    graph = lower(trained.model, residual=args.residual)
+    graph = replace(graph, notes={**graph.notes, "data": trained.train_config.data})
+    if args.fixed:
+        graph = quantise(graph)
+    graph.save(args.output)
+    show_table(f"program {args.output}", ["", "value"], program_rows(graph))
+    say(f"sha-256 of the content: {graph.fingerprint}")
+    return 0
+
+
+def program_rows(graph: SpikeGraph) -> list[list[str]]:
+    """What a program holds, as rows of a table."""
+    synapses = sum(graph.matrix(s).nnz for s in graph.synapses)
+    depth = graph.depth[graph.readout.name]
+    return [
+        ["arithmetic", graph.arithmetic],
+        ["populations", str(len(graph.populations))],
+        ["neurons", number(sum(size(p) for p in graph.populations.values()))],
+        ["synapse groups", str(len(graph.synapses))],
+        ["synapses", number(synapses)],
+        ["depth (steps)", str(depth)],
+        ["latency of one sample (depth + T)", f"{depth} + {graph.time_steps}"],
+    ]

@@ -1,0 +1,99 @@
+"""`spikingmoe report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from hardware.files import write_text
+from hardware.ir.graph import SpikeGraph
+from hardware.lowering import lower
+from hardware.simulate import simulate
+from hardware.trace import SpikeTrace
+from spikingmoe.cli.chain import (
+    base_metrics,
+    expert_metrics,
+    first,
+    latency_metrics,
+    test_accuracy,
+    write_metrics,
+)
+from spikingmoe.cli.console import say
+from spikingmoe.data import load_data
+from spikingmoe.data.image_data import ImageData
+from spikingmoe.report.facts import ReportFacts
+from spikingmoe.report.page import build_page
+from spikingmoe.train.checkpoint import Run, load_run
+from spikingmoe.train.fit import check_fit
+
+
+def run(args: Namespace) -> int:
+    """Gather what earlier commands measured of a run and write its page."""
+    trained = load_run(args.run)
+    data = load_data(trained.train_config.data)
+    check_fit(trained.model_config, data)
+    split = data.test.first(args.samples)
+    graph = lower(trained.model)
+    trace = simulate(graph, split.images)
+    metrics = {
+        **earlier_metrics(trained.folder),
+        **base_metrics("report", trained),
+        "latency_steps": latency_metrics(graph),
+    }
+    test = {"torch": test_accuracy(trained, data), "samples": len(data.test)}
+    accuracy = metrics.setdefault("accuracy", {})
+    accuracy["test"] = {**accuracy.get("test", {}), **test}
+    if graph.gate_limits:
+        metrics["experts"] = expert_metrics(trace, graph)
+    out = Path(args.out) if args.out else trained.folder / "report"
+    page = write_report(out, make_facts(trained, data, graph, {"reference": trace}, metrics))
+    write_metrics(out, metrics)
+    say(f"report: {page}")
+    return 0
+
+
+def earlier_metrics(folder: Path) -> dict:
+    """What `energy` and `verify` have written beside the run, the latter winning."""
+    found: dict = {}
+    for name in ("energy", "verify"):
+        path = folder / name / "metrics.json"
+        if path.is_file():
+            try:
+                found = {**found, **json.loads(path.read_text())}
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{path}: no valid JSON ({error}); run `spikingmoe {name}` again"
+                ) from None
+    return found
+
+
+def make_facts(
+    trained: Run,
+    data: ImageData,
+    graph: SpikeGraph,
+    traces: dict[str, SpikeTrace],
+    metrics: dict,
+) -> ReportFacts:
+    """What the page shows, for the samples that all `traces` hold; `reference` gives the spikes."""
+    samples = min(t.samples for t in traces.values())
+    split = data.test.first(samples)
+    pixels = (split.images * data.std + data.mean).clamp(0, 1).movedim(1, -1).numpy()
+    return ReportFacts(
+        metrics=metrics,
+        classes=data.classes,
+        images=pixels,
+        labels=split.labels.numpy(),
+        predictions={name: t.predictions[:samples] for name, t in traces.items()},
+        spikes=first(traces["reference"], samples).spikes,
+        depth=dict(graph.depth),
+        history=trained.history,
+    )
+
+
+def write_report(folder: Path, facts: ReportFacts) -> Path:
+    """Write report.html into a folder."""
+    path = folder / "report.html"
+    write_text(path, build_page(facts))
+    return path

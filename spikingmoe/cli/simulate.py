@@ -1,0 +1,64 @@
+"""`spikingmoe simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from hardware.errors import BackendError
+from hardware.ir.graph import SpikeGraph
+from hardware.simulate import BACKENDS, simulate
+from spikingmoe.cli.chain import accuracy, write_metrics
+from spikingmoe.cli.console import percent, progress, say, show_table
+from spikingmoe.config import unknown
+from spikingmoe.data import load_data
+from spikingmoe.train.checkpoint import package_versions
+
+
+def run(args: Namespace) -> int:
+    """Run a program on the first test images and report accuracy and firing rates."""
+    if args.backend not in BACKENDS:
+        raise BackendError(unknown("backend", args.backend, BACKENDS))
+    graph = SpikeGraph.load(args.program)
+    data = load_data(args.data or str(graph.notes.get("data", "digits")))
+    split = data.test.first(args.samples)
+    arithmetic = args.arithmetic or graph.arithmetic
+    with progress(f"{args.backend}, {arithmetic} point, {len(split)} images") as update:
+        trace = simulate(
+            graph,
+            split.images,
+            backend=args.backend,
+            arithmetic=arithmetic,
+            progress=update,
+            time_limit=args.time_limit,
+        )
+    share = accuracy(trace, split.labels.numpy())
+    show_table(
+        f"{args.program} on {trace.meta['backend']}",
+        ["", "value"],
+        [
+            ["arithmetic", str(trace.meta["arithmetic"])],
+            [f"accuracy (n = {len(split)})", percent(share)],
+            ["seconds", f"{float(str(trace.meta['seconds'])):.1f}"],
+            *[
+                [key.replace("_", " "), f"{trace.meta[key]}"]
+                for key in ("processes", "hardware_steps")
+                if key in trace.meta
+            ],
+        ],
+    )
+    metrics = {
+        "command": "simulate",
+        "program": str(args.program),
+        "data": data.name,
+        "accuracy": share,
+        "samples": len(split),
+        "predictions": trace.predictions.tolist(),
+        "firing_rates": {name: trace.firing_rate(name) for name in trace.spikes},
+        "meta": trace.meta,
+        "versions": package_versions(),
+    }
+    out = Path(args.out) if args.out else Path(f"{args.program}.simulate")
+    say(f"metrics: {write_metrics(out, metrics)}")
+    return 0

@@ -1,0 +1,55 @@
+"""`spikingmoe train`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from spikingmoe.cli.chain import base_metrics, test_accuracy, train_run, write_metrics
+from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.config import ModelConfig, TrainConfig, get_preset, override
+from spikingmoe.data import load_data
+
+
+def run(args: Namespace) -> int:
+    """Train a preset and report its test accuracy at the last epoch."""
+    config, settings = configurations(args, args.preset, args.data)
+    data = load_data(args.data)
+    out = Path(args.out or f"runs/{args.preset}-seed{settings.seed}")
+    trained = train_run(config, settings, data, out, resume=args.resume, title=args.preset)
+    accuracy = test_accuracy(trained, data)
+    metrics = {
+        **base_metrics("train", trained),
+        "accuracy": {"test": {"torch": accuracy, "samples": len(data.test)}},
+        "history": trained.history,
+    }
+    write_metrics(out, metrics)
+    show_table(
+        "training",
+        ["", "value"],
+        [
+            ["epochs", str(trained.epoch)],
+            ["parameters", f"{sum(p.numel() for p in trained.model.parameters()):,}"],
+            ["validation accuracy", percent(trained.history[-1]["validation_accuracy"])],
+            [f"test accuracy (n = {len(data.test)}, last epoch)", percent(accuracy)],
+        ],
+    )
+    say(f"run: {out}")
+    return 0
+
+
+def configurations(args: Namespace, preset: str, data: str) -> tuple[ModelConfig, TrainConfig]:
+    """The preset and the default recipe with what the command line changes."""
+    model = {f.name: _given(args, f.name) for f in fields(ModelConfig) if f.name != "preset"}
+    settings = {f.name: _given(args, f.name) for f in fields(TrainConfig) if f.name != "data"}
+    return (
+        override(get_preset(preset), **{k: v for k, v in model.items() if v is not None}),
+        TrainConfig(data=data, **{k: v for k, v in settings.items() if v is not None}),  # type: ignore[arg-type]
+    )
+
+
+def _given(args: Namespace, name: str) -> object:
+    value = getattr(args, name, None)
+    return tuple(value) if isinstance(value, list) else value

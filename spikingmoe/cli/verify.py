@@ -1,0 +1,97 @@
+"""`spikingmoe verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from hardware.verify import Comparison
+from spikingmoe.cli.chain import (
+    MOE,
+    Clock,
+    Verified,
+    accuracies,
+    base_metrics,
+    energy_metrics,
+    latency_metrics,
+    load_twins,
+    verify_run,
+    write_metrics,
+)
+from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.data import load_data
+from spikingmoe.train.checkpoint import load_run
+from spikingmoe.train.fit import check_fit
+
+
+def run(args: Namespace) -> int:
+    """Compare torch, the reference and Lava; exit code 1 if anything differs."""
+    trained = load_run(args.run)
+    data = load_data(trained.train_config.data)
+    check_fit(trained.model_config, data)
+    clock = Clock()
+    data.test.first(args.samples)  # refuses a wrong number before anything runs
+    with clock.stage("twins"):
+        twins = load_twins(trained, trained.folder / "twins", data, make=args.twins)
+    verified = verify_run(
+        trained, data.test, clock, samples=args.samples, time_limit=args.time_limit
+    )
+    with clock.stage("energy"):
+        energy = energy_metrics(
+            {MOE: trained, **twins}, data.test, ["horowitz45"], verified.traces["reference"]
+        )
+    accuracy = accuracies(verified, data.test, args.samples)
+    show_verification(verified)
+    show_table(
+        f"accuracy on the same {args.samples} images",
+        ["", "value"],
+        [
+            [name.replace("_", " "), percent(float(str(accuracy[name])))]
+            for name in ("torch", "lava_float", "lava_fixed")
+        ],
+    )
+    metrics = {
+        **base_metrics("verify", trained),
+        "accuracy": accuracy,
+        "verify": verified.metrics(),
+        **energy,
+        "latency_steps": latency_metrics(verified.graph),
+        "seconds": clock.seconds,
+    }
+    out = Path(args.out) if args.out else trained.folder / "verify"
+    say(f"metrics: {write_metrics(out, metrics)}")
+    return 0 if verified.same else 1
+
+
+def show_verification(verified: Verified) -> None:
+    """The table of the comparisons, and float32 beside it."""
+    show_table(
+        "spike for spike",
+        [
+            "compared",
+            "images",
+            "spikes compared",
+            "differ",
+            "predictions differ",
+            "first divergence",
+        ],
+        [_row(c) for c in verified.comparisons],
+    )
+    rounding = verified.rounding
+    margin = "-" if rounding.largest_margin is None else f"{rounding.largest_margin:.1e}"
+    say(
+        f"float32 torch, beside it: {rounding.images_diverged} of {rounding.samples} images diverge; "
+        f"largest distance from the threshold where they begin to: {margin}"
+    )
+
+
+def _row(comparison: Comparison) -> list[str]:
+    return [
+        f"{comparison.left} / {comparison.right} ({comparison.arithmetic})",
+        str(comparison.samples),
+        f"{comparison.compared:,}",
+        f"{comparison.differing:,}",
+        str(comparison.predictions_differ),
+        str(comparison.first or "none"),
+    ]

@@ -1,0 +1,39 @@
+"""scikit-learn's handwritten digits: 1,797 real grey images of 8x8 pixels, ten classes.
+
+Source: UCI "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998), bundled with
+scikit-learn, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from spikingmoe.data.image_data import ImageData, Split, stratified_split
+
+SPLIT_SEED = 20260101
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
+
+
+def load_digits() -> ImageData:
+    """The digits with their fixed, stratified split: 20 % test, 10 % validation, 70 % training."""
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    bunch = sklearn_digits()
+    pixels = torch.from_numpy(bunch.images).float()[:, None] / 16.0
+    labels = torch.from_numpy(bunch.target).long()
+    test, validation, train = stratified_split(labels, (TEST_SHARE, VALIDATION_SHARE), SPLIT_SEED)
+    mean, std = float(pixels[train].mean()), float(pixels[train].std())
+    images = (pixels - mean) / std
+
+    def split(index: torch.Tensor) -> Split:
+        return Split(images[index], labels[index])
+
+    return ImageData(
+        name="digits",
+        classes=tuple(str(d) for d in range(10)),
+        mean=mean,
+        std=std,
+        train=split(train),
+        validation=split(validation),
+        test=split(test),
+    )

@@ -1,0 +1,1 @@
+"""Pure equations on (input, parameters); modules in `spikingmoe.layers` own the parameters."""

@@ -1,0 +1,78 @@
+"""Neurons: populations that turn currents into spikes (or, in the non-spiking twin, activations)."""
+
+from __future__ import annotations
+
+import snntorch
+from torch import Tensor, nn
+
+from spikingmoe.config import ModelConfig, Surrogate
+from spikingmoe.functional.lif import lif
+from spikingmoe.functional.surrogate import make_surrogate
+
+
+class LIF(snntorch.Leaky):
+    """Leaky integrate-and-fire neurons, all steps of a window at once.
+
+    Equation and arguments as `spikingmoe.functional.lif`. The same neuron as `snntorch.Leaky` with
+    `reset_mechanism="zero", reset_delay=False`, stepped from zero; it keeps no state between calls.
+
+    Args:
+        membrane_decay: snnTorch's beta, in [0, 1).
+        threshold: a spike needs a membrane strictly above it.
+
+    Shapes: (T, ...) -> (T, ...).
+    """
+
+    def __init__(
+        self,
+        *,
+        membrane_decay: float = 0.5,
+        threshold: float = 1.0,
+        surrogate: Surrogate = "atan",
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__(
+            beta=membrane_decay,
+            threshold=threshold,
+            spike_grad=make_surrogate(surrogate),
+            reset_mechanism="zero",
+            reset_delay=False,
+        )
+        snntorch.SpikingNeuron.instances.remove(self)  # a global list that would keep models alive
+        self.membrane_decay = membrane_decay
+        self.firing_threshold = threshold
+        self.detach_reset = detach_reset
+
+    def forward(self, current: Tensor) -> Tensor:  # type: ignore[override]
+        return lif(
+            current,
+            membrane_decay=self.membrane_decay,
+            threshold=self.firing_threshold,
+            spike_function=self.spike_grad,
+            detach_reset=self.detach_reset,
+        )
+
+    def extra_repr(self) -> str:
+        return f"membrane_decay={self.membrane_decay}, threshold={self.firing_threshold}"
+
+
+def make_neuron(config: ModelConfig) -> nn.Module:
+    """The neuron that the configuration asks for."""
+    if config.neuron == "relu":
+        return nn.ReLU()
+    return LIF(
+        membrane_decay=config.membrane_decay,
+        threshold=config.threshold,
+        surrogate=config.surrogate,
+        detach_reset=config.detach_reset,
+    )
+
+
+class And(nn.Module):
+    """Spikes where both inputs spike: the product of two binary tensors.
+
+    On chip a LIF population with decay 0, threshold 1.5 and two synapses of weight 1.
+    """
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b

@@ -1,0 +1,48 @@
+"""The convolutional stem: from images to the residual stream."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from spikingmoe.config import ModelConfig
+from spikingmoe.layers.neuron import make_neuron
+
+
+class ConvNorm(nn.Module):
+    """3x3 convolution without bias, then batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, height, width) -> (T, B, C', height', width')."""
+        return self.norm(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+
+
+class Stem(nn.Module):
+    """Convolutions with batch norm and neurons between them; the last one feeds the stream.
+
+    A still image is one frame: the first convolution runs once and its current is repeated for all
+    steps (direct coding). Frames (T' = 1 or T, B, C, height, width) -> currents (T, B, N, D).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.time_steps = config.time_steps
+        channels = (config.input_channels, *config.stem_channels, config.embed_dim)
+        self.convs = nn.ModuleList(
+            ConvNorm(channels[i], channels[i + 1], stride)
+            for i, stride in enumerate(config.stem_strides)
+        )
+        self.neurons = nn.ModuleList(make_neuron(config) for _ in config.stem_channels)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = frames
+        for i, conv in enumerate(self.convs):
+            current = conv(x)
+            if i == 0:
+                current = current.expand(self.time_steps, *current.shape[1:])
+            x = self.neurons[i](current) if i < len(self.neurons) else current
+        return x.flatten(3).transpose(2, 3)

@@ -1,0 +1,95 @@
+"""How the page looks, and the colours that pictures share. Light and dark; no fonts are fetched."""
+
+from __future__ import annotations
+
+import colorsys
+
+#: Okabe and Ito 2008: told apart by colour-blind readers too.
+EXPERT_COLOURS = (
+    "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#b8ad00", "#8c8c8c",
+)  # fmt: skip
+ON_COLOUR, OFF_COLOUR, PROMPT_COLOUR = "#d9304f", "#2f7de1", "#8a63d2"
+GROUP_COLOURS = {
+    "stem": "#6f86a0",
+    "prompt": ON_COLOUR,
+    "attention": PROMPT_COLOUR,
+    "router": "#0f9d8a",
+    "experts": "#c07a1c",
+    "head": "#4f7f3a",
+    "other": "#8c8c8c",
+}
+
+
+def expert_colour(expert: int) -> str:
+    """A colour per expert; beyond the palette, hues a golden angle apart."""
+    if expert < len(EXPERT_COLOURS):
+        return EXPERT_COLOURS[expert]
+    red, green, blue = colorsys.hls_to_rgb(expert * 0.381966 % 1.0, 0.5, 0.55)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+CSS = """
+:root{color-scheme:light dark;--back:#fbfaf8;--card:#fff;--ink:#1d232b;--soft:#5a6572;--line:#d9dce1;
+--cell:#eef0f3;--accent:#3b6ea8;--good:#1e7d4a;--bad:#b3261e;--warn:#8a5a00}
+@media(prefers-color-scheme:dark){:root{--back:#14171b;--card:#1c2026;--ink:#e6e9ee;--soft:#a0abb8;
+--line:#363c45;--cell:#2a3038;--accent:#7fb0e6;--good:#6fcf97;--bad:#ff8a80;--warn:#e0b15a}}
+*{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
+body{margin:0;background:var(--back);color:var(--ink);font:16px/1.55 system-ui,sans-serif;
+overflow-wrap:break-word}
+main{max-width:1180px;margin:0 auto;padding:20px 16px 60px}
+h1{font-size:1.7rem;line-height:1.2;margin:.4em 0 .2em}h2{font-size:1.3rem;margin:0 0 .5em}
+h3{font-size:1.05rem;margin:1.5em 0 .4em}h4{font-size:.95rem;margin:1em 0 .3em}
+p{margin:.4em 0;max-width:76ch}code,.mono{font-family:ui-monospace,monospace;font-size:.92em}
+.soft,caption,.note{color:var(--soft);font-size:.9rem}a{color:var(--accent)}
+nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:14px 0;font-size:.92rem}
+section{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:18px;margin:16px 0}
+ul.findings{list-style:none;padding:0;margin:.6em 0}
+ul.findings li{border-left:4px solid var(--line);padding:.2em 0 .2em .8em;margin:.55em 0;max-width:88ch}
+li.good{border-color:var(--good)!important}li.bad{border-color:var(--bad)!important}
+li.warn{border-color:var(--warn)!important}.missing{color:var(--soft);font-style:italic}
+.scroll{overflow-x:auto;margin:.6em 0;max-width:100%}
+table{border-collapse:collapse;font-size:.92rem}caption{text-align:left;padding:.2em 0;max-width:76ch}
+th,td{padding:.32em .8em .32em 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);
+font-variant-numeric:tabular-nums}thead th{color:var(--soft);font-weight:600;font-size:.85rem}
+tbody th{font-weight:500}.wide td,.wide th{min-width:9ch}td.heat{text-align:center;padding:.25em .5em}
+.columns{display:flex;flex-wrap:wrap;gap:8px 36px}.columns>*{flex:1 1 300px;min-width:0}
+.bars{margin:.3em 0}.bar{display:grid;grid-template-columns:minmax(5.5em,11em) 1fr minmax(5em,auto);
+gap:.6em;align-items:center;font-size:.88rem;padding:.09em 0}
+.bar .name{overflow-wrap:anywhere;line-height:1.25}.bar .value{font-variant-numeric:tabular-nums}
+.track{position:relative;height:.9em;background:var(--cell);border-radius:2px}
+.fill{position:absolute;inset:0 auto 0 0;background:var(--accent);border-radius:2px}
+.band{position:absolute;top:calc(50% - 1px);height:3px;background:var(--ink);
+border-inline:2px solid var(--ink);min-width:2px}
+.mark{position:absolute;top:-2px;bottom:-2px;border-left:2px dashed var(--ink)}
+.maps{display:flex;flex-wrap:wrap;gap:10px 14px;align-items:flex-end;margin:.3em 0 .8em}
+figure{margin:0}figcaption{font-size:.82rem;color:var(--soft)}
+img,svg image{image-rendering:pixelated}svg{display:block;max-width:100%;height:auto}
+.scroll svg{max-width:none}svg text{fill:var(--ink);font:11px system-ui,sans-serif}
+svg text.dim{fill:var(--soft)}svg text.id{fill:#fff;font-weight:700;paint-order:stroke;stroke:#000a;
+stroke-width:2px;text-anchor:middle}
+.line{stroke:var(--line)}.cell{fill:var(--cell)}.none{fill:none;stroke:var(--soft);stroke-dasharray:3 2}
+.px{display:block;background:var(--cell);border:1px solid var(--line)}
+.photo{background:#000}.key{display:inline-flex;align-items:center;gap:.4em;margin-right:1em}
+.key i{width:.9em;height:.9em;border-radius:2px;display:inline-block}
+.pick{position:absolute;opacity:0;pointer-events:none}
+.picks{display:flex;flex-wrap:wrap;gap:8px;margin:.6em 0}
+.picks label{cursor:pointer;border:2px solid var(--line);border-radius:6px;padding:5px 7px;
+font-size:.8rem;text-align:center}
+.sample{display:none}.wrong{color:var(--bad);font-weight:600}.right{color:var(--good)}
+details{margin:.6em 0}summary{cursor:pointer;color:var(--accent)}
+@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}
+.bar{grid-template-columns:minmax(4.5em,7.5em) 1fr auto}}
+@media print{.sample{display:block!important}.picks,nav{display:none}section{break-inside:avoid-page}}
+"""
+
+
+def chooser_css(count: int) -> str:
+    """Show the chosen sample and mark its label: radio buttons, no script."""
+    rules = []
+    for i in range(count):
+        rules.append(f"#pick{i}:checked~.samples .sample{i}{{display:block}}")
+        rules.append(f"#pick{i}:checked~.picks label[for=pick{i}]{{border-color:var(--accent)}}")
+        rules.append(
+            f"#pick{i}:focus-visible~.picks label[for=pick{i}]{{outline:2px solid var(--ink)}}"
+        )
+    return "".join(rules)

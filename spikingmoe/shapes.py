@@ -1,0 +1,22 @@
+"""The axis legend: what the letters in shapes and in variable suffixes mean.
+
+    T  time steps        B  batch             N  tokens (height x width, row by row)
+    D  channels          H  heads             E  experts
+    K  experts chosen    F  expert width      M  prompt width
+    C  image channels    R  relay cells' channels
+
+Sequences are (T, B, N, D), gates and scores (T, B, N, E), images (B, C, height, width), event
+frames (T, B, C, height, width). A suffix such as `spikes_TBND` names the axes of a tensor.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+Images = Float[Tensor, "B C height width"]
+Frames = Float[Tensor, "T B C height width"]
+Tokens = Float[Tensor, "T B N D"]
+Gates = Float[Tensor, "T B N E"]
+Prompt = Float[Tensor, "T B M"]
+Logits = Float[Tensor, "B classes"]

@@ -1,0 +1,225 @@
+"""Whatever dies, stops or is interrupted in a Lava run: a named error in time, and nothing left."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardware.errors import BackendError
+from hardware.ir import LIF, Dense, Input, Readout, SpikeGraph, run_reference
+from hardware.lava.job import job_folder
+from hardware.lava.run import run_lava
+from hardware.lava.system import SHARED_MEMORY, Member, session_members, shared_memory_of
+
+pytestmark = pytest.mark.lava
+ROOT = Path(__file__).parents[2]
+ERROR_WITHIN_S = 5.0
+GONE_WITHIN_S = 3.0
+TRIALS = int(os.environ.get("SPIKINGMOE_TRIALS", "0"))  # of each kind; few by default
+LONG = 20_000  # samples: minutes on Lava
+
+
+def chain() -> SpikeGraph:
+    """x -> a -> b -> out."""
+    rng = np.random.default_rng(0)
+    populations = [
+        Input(name="x", shape=(6,), kind="binary"),
+        LIF(name="a", shape=(5,), threshold=np.asarray(0.5)),
+        LIF(name="b", shape=(4,), threshold=np.asarray(0.5)),
+        Readout(name="out", shape=(2,)),
+    ]
+    synapses = tuple(
+        Dense(source=s.name, target=t.name, weight=rng.integers(-4, 9, (*t.shape, *s.shape)) / 8)
+        for s, t in pairwise(populations)
+    )
+    return SpikeGraph(populations={p.name: p for p in populations}, synapses=synapses, time_steps=2)
+
+
+def samples(count: int) -> np.ndarray:
+    return (np.random.default_rng(1).random((count, 2, 6)) < 0.5).astype(float)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Process ids of the Lava workers that `pid` started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == pid and b"hardware.lava.worker" in command:
+            found.append(int(entry.name))
+    return found
+
+
+def remaining(names: set[str]) -> set[str]:
+    """Those of the shared-memory files that still exist."""
+    return {name for name in names if (SHARED_MEMORY / name).exists()}
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary directory of the test's own: other runs may be going on."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def await_run(parent: int) -> int:
+    """The worker that `parent` started, as soon as it has forked two processes."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for worker in workers_of(parent):
+            if len(alive(worker)) >= 4:
+                return worker
+        time.sleep(0.005)
+    raise AssertionError("the Lava run does not start")
+
+
+def alive(session: int) -> list[Member]:
+    return [member for member in session_members(session) if member.is_alive]
+
+
+class Assassin(threading.Thread):
+    """Sends a signal to one random process of this process's Lava run, some time after it began."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.number, self.chance = number, random.Random(seed)
+        self.struck = 0.0
+        self.session = 0
+        self.memory: set[str] = set()
+
+    def run(self) -> None:
+        self.session = await_run(os.getpid())
+        time.sleep(self.chance.uniform(0.0, 1.0))  # while it is built, or while it runs
+        self.memory = shared_memory_of(self.session)
+        victim = self.chance.choice(alive(self.session))
+        self.struck = time.monotonic()
+        os.kill(victim.pid, self.number)
+
+
+@pytest.mark.parametrize("trial", range(TRIALS or 5))
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
+def test_a_killed_or_stopped_process_of_the_run(
+    number: signal.Signals, trial: int, temporary: Path
+) -> None:
+    assassin = Assassin(number, trial)
+    assassin.start()
+    wanted = r"died|failed" if number == signal.SIGKILL else r"was stopped"
+    with pytest.raises(BackendError, match=wanted) as caught:
+        run_lava(chain(), samples(LONG), record=["out"])
+    assert time.monotonic() - assassin.struck < ERROR_WITHIN_S
+    assert re.search(
+        r"Lava process '.+'|process \d+ of the Lava run|the Lava worker|Lava run failed",
+        str(caught.value),
+    )
+    assert alive(assassin.session) == []
+    assert assassin.memory
+    assert remaining(assassin.memory) == set()
+    assert list(temporary.iterdir()) == []
+
+
+PARENT = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from end_to_end.test_supervisor import LONG, chain, samples
+from hardware.lava.run import run_lava
+print("started", flush=True)
+run_lava(chain(), samples(LONG), record=["out"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "trial"),
+    [(signal.SIGKILL, n) for n in range(TRIALS or 4)]
+    + [(signal.SIGTERM, n) for n in range(TRIALS or 3)]
+    + [(signal.SIGINT, n) for n in range(TRIALS or 3)],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_the_parent_of_a_run_is_ended(number: signal.Signals, trial: int, temporary: Path) -> None:
+    code = PARENT.format(root=str(ROOT), tests=str(ROOT / "tests"))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "started\n"
+    session = await_run(parent.pid)
+    time.sleep(random.Random(trial).uniform(0.0, 1.0))
+    memory = shared_memory_of(session)
+    assert memory
+    parent.send_signal(number)
+    struck = time.monotonic()
+    while parent.poll() is None or alive(session) or remaining(memory):
+        assert time.monotonic() - struck < GONE_WITHIN_S, alive(session)
+        time.sleep(0.01)
+    # Python ends by the very signal after a KeyboardInterrupt that nobody caught.
+    assert parent.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: -2}[number]
+    if number == signal.SIGKILL:
+        with job_folder():  # the next start removes what the dead parent left
+            pass
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_time_limit_ends_the_run(temporary: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        BackendError, match=r"exceeded its time limit of 3 s at step \d+ \(running\)"
+    ):
+        run_lava(chain(), samples(LONG), time_limit=3)
+    assert time.monotonic() - started < 3 + ERROR_WITHIN_S
+    assert list(temporary.iterdir()) == []
+
+
+def test_runs_beside_each_other_do_not_disturb_each_other() -> None:
+    graph, inputs = chain(), samples(200)
+    results: dict[str, object] = {}
+
+    def run(name: str, count: int) -> None:
+        try:
+            results[name] = run_lava(graph, inputs[:count] if count <= 200 else samples(count))
+        except BackendError as error:
+            results[name] = error
+
+    doomed = threading.Thread(target=run, args=("doomed", LONG))
+    doomed.start()
+    session = await_run(os.getpid())
+    good = threading.Thread(target=run, args=("good", 200))
+    good.start()
+    while len(workers_of(os.getpid())) < 2 or len(alive(session)) < 6:
+        time.sleep(0.01)
+    time.sleep(1.5)  # the other one is being built or runs
+    os.kill(max(member.pid for member in alive(session)), signal.SIGKILL)
+    doomed.join(20)
+    good.join(60)
+    assert isinstance(results["doomed"], BackendError)
+    expected = run_reference(graph, inputs)
+    assert np.array_equal(results["good"].spikes["b"], expected.spikes["b"])  # type: ignore[attr-defined]
+    assert alive(session) == []
+
+
+def test_too_few_descriptors_are_refused_by_name() -> None:
+    code = PARENT.format(root=str(ROOT), tests=str(ROOT / "tests")).replace(
+        "print(", "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\nprint("
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert re.search(
+        r"BackendError: .*7 Lava processes need about \d+ open files; the hard limit is 100: "
+        r"run `ulimit -n \d+`",
+        done.stderr,
+    )

@@ -1,0 +1,224 @@
+"""Energy on random small graphs: against loops over single connections, and its laws."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hardware.energy import COST_TABLES, Operation, count_operations, estimate
+from hardware.ir import (
+    LIF,
+    Conv2d,
+    Dense,
+    Input,
+    Readout,
+    Relay,
+    Sparse,
+    SpikeGraph,
+    run_reference,
+)
+from hardware.passes.balance_delays import balance_delays
+
+SHAPE = (2, 3, 2)
+N = 12
+ROUTER = "blocks.0.moe"
+NAMES = ("stem.lif0", "stream.0", "blocks.0.attention.q", f"{ROUTER}.experts.1.hidden", "odd")
+
+
+def random_synapse(rng, source, target):
+    """A synapse of a random kind, about half of whose weights are zero."""
+    ends = {"source": source, "target": target}
+    if rng.random() < 0.3:
+        ends["expert"] = (ROUTER, int(rng.integers(3)))
+
+    def weights(*shape):
+        return rng.integers(-4, 5, shape) / 2 * (rng.random(shape) < 0.6)
+
+    kind = rng.integers(3)
+    if kind == 0:
+        return Dense(weight=weights(N, N) if rng.random() < 0.7 else np.full((N, N), 0.25), **ends)
+    if kind == 1:
+        groups = int(rng.integers(1, 3))
+        return Conv2d(weight=weights(2, 2 // groups, 3, 3), padding=(1, 1), groups=groups, **ends)
+    pairs = rng.permutation(N * N)[: rng.integers(1, 20)]
+    return Sparse(rows=pairs // N, columns=pairs % N, weight=weights(len(pairs)), **ends)
+
+
+def random_run(seed, samples=3):
+    """A balanced graph of 2 to 5 hidden populations (some with loops), and a trace of it."""
+    rng = np.random.default_rng(seed)
+    populations = [Input(name="input", shape=SHAPE, kind=rng.choice(["graded", "binary"]))]
+    if rng.random() < 0.5:
+        populations.append(Input(name="clock", shape=SHAPE, kind="clock", clock_step=1))
+    if rng.random() < 0.3:
+        populations.append(Input(name="constant", shape=SHAPE, kind="constant"))
+    hidden, synapses = rng.permutation(NAMES)[: rng.integers(2, 6)], []
+    for name in hidden:
+        sources = [p.name for p in populations]
+        if rng.random() < 0.3:
+            population = Relay(name=str(name), shape=SHAPE)
+        else:
+            bias = rng.choice([0.0, 0.25], SHAPE) if rng.random() < 0.4 else np.asarray(0.0)
+            decay = float(rng.choice([0.0, 0.5]))
+            population = LIF(name=str(name), shape=SHAPE, membrane_decay=decay, bias=bias)
+            if rng.random() < 0.4:
+                loop = random_synapse(rng, population.name, population.name)
+                synapses.append(replace(loop, delay=int(rng.integers(1, 5))))
+        populations.append(population)
+        chosen = {sources[-1], sources[rng.integers(len(sources))]}
+        synapses += [random_synapse(rng, source, population.name) for source in sorted(chosen)]
+    populations.append(Readout(name="head.readout", shape=SHAPE))
+    synapses += [random_synapse(rng, p.name, "head.readout") for p in populations[:-1]]
+    graph = SpikeGraph(
+        populations={p.name: p for p in populations},
+        synapses=tuple(synapses),
+        time_steps=int(rng.integers(2, 5)),
+        gate_limits={ROUTER: 1},
+    )
+    graph = balance_delays(graph)
+    inputs = rng.integers(0, 2, (samples, graph.time_steps, *SHAPE)).astype(float)
+    inputs *= rng.random(inputs.shape) < 0.7
+    return graph, run_reference(graph, inputs)
+
+
+def connections(synapse):
+    """(source neuron, target neuron) of every non-zero weight, one at a time."""
+    if isinstance(synapse, Dense):
+        return [(int(j), int(i)) for i, j in zip(*np.nonzero(synapse.weight), strict=True)]
+    if isinstance(synapse, Sparse):
+        listed = zip(synapse.columns, synapse.rows, synapse.weight, strict=True)
+        return [(int(j), int(i)) for j, i, w in listed if w != 0]
+    found = []
+    height, width, channels = SHAPE
+    per_group = channels // synapse.groups
+    for y, x, c in np.ndindex(SHAPE):
+        for k, ky, kx in np.ndindex(synapse.weight.shape[1:]):
+            y_in, x_in = y + ky - 1, x + kx - 1
+            c_in = c // (channels // synapse.groups) * per_group + k
+            if 0 <= y_in < height and 0 <= x_in < width and synapse.weight[c, k, ky, kx] != 0:
+                source = (y_in * width + x_in) * channels + c_in
+                found.append((source, (y * width + x) * channels + c))
+    return found
+
+
+def count_by_loops(graph, trace):
+    """The definition, connection by connection and message by message."""
+    counts, reached = Counter(), set()
+    steps = graph.time_steps
+    for synapse in graph.synapses:
+        source = graph.populations[synapse.source]
+        graded = isinstance(source, Relay) or getattr(source, "kind", "") == "graded"
+        late = synapse.delay if synapse.source == synapse.target else 0
+        sent = trace.spikes[synapse.source].reshape(trace.samples, steps, N)
+        for s, t in np.ndindex(trace.samples, steps):
+            for j, i in connections(synapse):
+                if sent[s, t, j] != 0:
+                    counts["multiply_accumulates" if graded else "accumulates"] += 1
+                    counts["weight_reads"] += 1
+                    reached.add((synapse.target, s, (t + late) % steps, i))
+    for name, population in graph.populations.items():
+        for s, t, i in np.ndindex(trace.samples, steps, N):
+            sends = trace.spikes[name].reshape(trace.samples, steps, N)[s, t, i] != 0
+            if isinstance(population, Input):
+                graded = population.kind == "graded"
+                counts["graded_messages_sent" if graded else "spikes_sent"] += int(sends)
+                continue
+            bias = np.broadcast_to(getattr(population, "bias", 0.0), SHAPE).ravel()[i]
+            state = "active" if (name, s, t, i) in reached or bias != 0 else "idle"
+            if isinstance(population, LIF):
+                counts[f"neuron_updates_{state}"] += 1
+                counts["spikes_sent"] += int(sends)
+                counts["membrane_reads"] += int(population.membrane_decay > 0)
+                counts["membrane_writes"] += int(population.membrane_decay > 0)
+            else:
+                counts[f"relay_updates_{state}"] += 1
+                counts["graded_messages_sent"] += int(sends and isinstance(population, Relay))
+    return {operation: counts[operation.value] for operation in Operation}
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_counts_equal_loops_over_connections_and_messages(seed):
+    graph, trace = random_run(seed, samples=2)
+    assert count_operations(graph, trace).totals == count_by_loops(graph, trace)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_parts_add_up_to_the_totals(seed):
+    counts = count_operations(*random_run(seed))
+    for operation in Operation:
+        assert sum(part[operation] for part in counts.by_part.values()) == counts.totals[operation]
+    report = estimate(*random_run(seed))
+    for end in ("value", "low", "high"):
+        parts = [getattr(p.energy_pj_per_sample, end) for p in report.by_part.values()]
+        assert sum(parts) == pytest.approx(getattr(report.energy_pj_per_sample, end), rel=1e-9)
+
+
+def part_of_trace(trace, chosen):
+    spikes = {name: values[chosen] for name, values in trace.spikes.items()}
+    return replace(trace, spikes=spikes, logits=trace.logits[chosen])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(1, 4), st.sampled_from(sorted(COST_TABLES)))
+def test_energy_of_samples_adds_up(seed, cut, costs):
+    graph, trace = random_run(seed, samples=5)
+    halves = part_of_trace(trace, slice(cut)), part_of_trace(trace, slice(cut, None))
+    whole = count_operations(graph, trace).totals
+    first, second = (count_operations(graph, half).totals for half in halves)
+    assert whole == {operation: first[operation] + second[operation] for operation in Operation}
+    joules = [
+        estimate(graph, t, costs).energy_pj_per_sample.value * t.samples for t in (trace, *halves)
+    ]
+    assert joules[0] == pytest.approx(joules[1] + joules[2], rel=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sampled_from(sorted(COST_TABLES)))
+def test_the_band_holds_the_value(seed, costs):
+    report = estimate(*random_run(seed), costs)
+    shares = [*report.by_part.values(), *report.by_operation.values(), report]
+    for band in (share.energy_pj_per_sample for share in shares):
+        assert 0 <= band.low <= band.value <= band.high
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_without_messages_only_updates_remain(seed):
+    graph, trace = random_run(seed)
+    silent = {name: np.zeros_like(values) for name, values in trace.spikes.items()}
+    totals = count_operations(graph, replace(trace, spikes=silent)).totals
+    steps, lifs = trace.samples * graph.time_steps, graph.of_kind(LIF)
+    driven = sum(int(np.count_nonzero(np.broadcast_to(p.bias, SHAPE))) for p in lifs)
+    kept = sum(N for p in lifs if p.membrane_decay > 0) * steps
+    passive = len(graph.of_kind(Relay)) + len(graph.of_kind(Readout))
+    assert totals == {
+        **dict.fromkeys(Operation, 0),
+        Operation.NEURON_UPDATE_ACTIVE: driven * steps,
+        Operation.NEURON_UPDATE_IDLE: (N * len(lifs) - driven) * steps,
+        Operation.RELAY_UPDATE_IDLE: N * passive * steps,
+        Operation.MEMBRANE_READ: kept,
+        Operation.MEMBRANE_WRITE: kept,
+    }
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_more_messages_never_cost_less(seed):
+    graph, trace = random_run(seed)
+    rng = np.random.default_rng(seed)
+    fewer = {
+        name: values * (rng.random(values.shape) < 0.5).astype(values.dtype)
+        for name, values in trace.spikes.items()
+    }
+    for costs in COST_TABLES:
+        less = estimate(graph, replace(trace, spikes=fewer), costs).energy_pj_per_sample
+        full = estimate(graph, trace, costs).energy_pj_per_sample
+        assert less.value <= full.value
