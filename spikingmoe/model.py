@@ -37,7 +37,8 @@ class Block(nn.Module):
         stream = stream + self.attention(stream)
         if self.mlp is not None:
             return stream + self.mlp(stream), None
-        assert self.moe is not None and prompt is not None
+        assert self.moe is not None
+        assert prompt is not None
         current, info = self.moe(stream, prompt)
         return stream + current, info
 

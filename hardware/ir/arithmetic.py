@@ -25,7 +25,7 @@ def lif_step(
         v, current: (..., *shape), in real units or as integers.
     """
     if fixed:
-        keep = DECAY_UNITY - int(round(DECAY_UNITY * (1.0 - population.membrane_decay)))
+        keep = DECAY_UNITY - round(DECAY_UNITY * (1.0 - population.membrane_decay))
         decayed = np.sign(v) * ((np.abs(v) * keep) >> 12)
         u = decayed + ((current + population.bias) << ACTIVATION_SHIFT)
         u = np.clip(u, -MAX_V, MAX_V)

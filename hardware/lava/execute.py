@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from hardware.lava.compat import lava_imports
 from hardware.lava.free_running import free_running
@@ -46,7 +46,7 @@ FIXED = {
 
 def start(network: Network, *, fixed: bool, schedule: Schedule = "free") -> None:
     """Compile the network and start its operating-system processes; they wait for `run`."""
-    models = {**(FIXED if fixed else FLOAT)}
+    models: dict[Any, Any] = dict(FIXED if fixed else FLOAT)
     models[Recorder] = recorder_model(len(network.recorder.proc_params["tracks"]))
     if schedule == "free":
         models = {process: free_running(model) for process, model in models.items()}
@@ -66,7 +66,7 @@ def run(network: Network) -> None:
 
 def actors(network: Network) -> dict[int, str]:
     """Operating-system process ids of the started network with the names of their Lava processes."""
-    runtime = network.recorder.runtime
+    runtime: Any = network.recorder.runtime
     names = [process.name for process in runtime._executable.proc_builders]
     started = runtime._messaging_infrastructure.actors
     names += ["runtime service"] * (len(started) - len(names))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from functools import cache
 
 from hardware.lava.compat import lava_imports
@@ -22,6 +23,9 @@ with lava_imports():
 
 class _FreeRunning(PyAsyncProcessModel):
     """Calls the stock model's `run_spk` once per step."""
+
+    time_step: int  # both are the stock model's
+    run_spk: Callable[[], None]
 
     def run_async(self) -> None:
         try:

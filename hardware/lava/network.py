@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from hardware.errors import BackendError
 from hardware.ir.arithmetic import ACTIVATION_SHIFT, DECAY_UNITY
@@ -83,7 +84,7 @@ class _Builder:
 
     def build(self, inputs: np.ndarray, tracks: dict[str, Track], progress_path: str) -> Network:
         graph, steps = self.graph, stream_steps(self.graph, len(inputs))
-        neurons: dict[str, AbstractProcess] = {}
+        neurons: dict[str, Any] = {}
         for name, population in graph.populations.items():
             if isinstance(population, Input):
                 stream = input_stream(graph, population, inputs).reshape(steps, -1).T
@@ -163,7 +164,7 @@ class _Builder:
             **rule,
         )
 
-    def synapse(self, synapse: AnySynapse) -> AbstractProcess:
+    def synapse(self, synapse: AnySynapse) -> LavaDense | LavaSparse | LavaConv:
         source = self.graph.populations[synapse.source]
         constant = isinstance(source, Input) and source.kind == "constant"
         if synapse.delay != 1 and not constant:
@@ -184,7 +185,7 @@ class _Builder:
         if isinstance(synapse, Dense):
             weights = synapse.weight.astype(number)
             return LavaDense(weights=weights, name=name, num_message_bits=bits, **fixed)
-        matrix = self.graph.matrix(synapse).astype(number)
+        matrix = csr_matrix(self.graph.matrix(synapse), dtype=number)
         return LavaSparse(weights=matrix, name=name, num_message_bits=bits, **fixed)
 
     def uses_conv(self, synapse: Conv2d, name: str) -> bool:
@@ -211,9 +212,10 @@ class _Builder:
             weight = (weight.astype(np.int32) << up) >> down
         # Lava convolves (flipped kernels), the graph correlates; Lava's order is (out, y, x, in).
         weight = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(0, 2, 3, 1))
+        height, width, channels = self.graph.populations[synapse.source].shape
         return LavaConv(
             weight=weight,
-            input_shape=self.graph.populations[synapse.source].shape,
+            input_shape=(height, width, channels),
             stride=synapse.stride,
             padding=synapse.padding,
             dilation=synapse.dilation,

@@ -6,6 +6,8 @@ while the run goes on. The number of finished steps stands in a small file of it
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from hardware.lava.compat import lava_imports
@@ -43,17 +45,18 @@ class _RecorderModel(PyLoihiProcessModel):
         self._rows: list[np.memmap] = []
 
     def run_spk(self) -> None:
-        tracks: list[Track] = self.proc_params["tracks"]
+        params: Any = self.proc_params
+        tracks: list[Track] = params["tracks"]
         if not self._rows:
             self._rows = [np.load(track.path, mmap_mode="r+") for track in tracks]
-            self._progress = np.load(self.proc_params["progress_path"], mmap_mode="r+")
+            self._progress = np.load(params["progress_path"], mmap_mode="r+")
         for index, (track, rows) in enumerate(zip(tracks, self._rows, strict=True)):
             values = getattr(self, f"a{index}").recv()
             rows[self.time_step - 1] = track.to_row(values)
         self._progress[0] = self.time_step
 
 
-def recorder_model(ports: int) -> type[PyLoihiProcessModel]:
+def recorder_model(ports: int) -> Any:
     """The CPU model of a recorder with that many input ports (Lava wants them as class attributes)."""
     members = {f"a{index}": LavaPyType(PyInPort.VEC_DENSE, float) for index in range(ports)}
     model = type("RecorderModel", (_RecorderModel,), members)

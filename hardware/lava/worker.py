@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+from typing import Any
 
 from hardware.errors import BackendError, HardwareError
 from hardware.lava.job import JobFolder
@@ -31,7 +32,8 @@ def main() -> None:
     # The shared-memory manager's socket belongs into the job's folder, which is always removed; by a
     # relative path, since the names of sockets are limited to 107 bytes.
     os.chdir(job.path)
-    multiprocessing.current_process()._config["tempdir"] = "."
+    current: Any = multiprocessing.current_process()
+    current._config["tempdir"] = "."
     try:
         _run(job, settings)
     except Exception as error:

@@ -18,7 +18,8 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 def norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Folded:
     """(scale, shift) with BN(x) = scale * x + shift, from the running statistics."""
     mean, var = norm.running_mean, norm.running_var
-    assert mean is not None and var is not None
+    assert mean is not None
+    assert var is not None
     scale = to_numpy(norm.weight) / np.sqrt(to_numpy(var) + norm.eps)
     return scale, to_numpy(norm.bias) - to_numpy(mean) * scale
 

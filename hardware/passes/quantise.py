@@ -238,14 +238,14 @@ class _Quantiser:
             scale = self.scale[name]
             if isinstance(population, LIF):
                 bias, extra = self._split_bias(population, scale, constant)
-                threshold = np.rint(np.asarray(population.threshold) * scale).astype(np.int32)
+                threshold = _to_integers(population.threshold * scale)
                 population = replace(population, threshold=threshold, bias=bias, scale=scale)
                 if extra is not None:
                     synapses.append(extra)
                     if constant not in self.graph.populations:
                         coarse = [Input(name=constant, shape=(1,), kind="constant")]
             elif isinstance(population, Readout):
-                bias = np.rint(np.asarray(population.bias) * scale).astype(np.int32)
+                bias = _to_integers(population.bias * scale)
                 population = replace(population, bias=bias, scale=scale)
             else:
                 population = replace(population, scale=scale)
@@ -258,10 +258,10 @@ class _Quantiser:
         self, population: LIF, scale: float, constant: str
     ) -> tuple[np.ndarray, Sparse | None]:
         if population.role == "comparator":  # the bias only decides ties: one unit does
-            return (np.asarray(population.bias) > 0).astype(np.int32), None
-        bias = np.rint(np.asarray(population.bias) * scale).astype(np.int64)
+            return np.asarray(population.bias > 0, dtype=np.int32), None
+        bias = _to_integers(population.bias * scale)
         if np.abs(bias).max() <= MAX_BIAS:
-            return bias.astype(np.int32), None
+            return bias, None
         bias = np.broadcast_to(bias, population.shape).ravel()
         mantissa, exponent = _round_weight(bias.astype(np.float64))
         rest = bias - (mantissa.astype(np.int64) << max(exponent, 0))
@@ -304,6 +304,10 @@ def _groups(graph: SpikeGraph) -> list[_Group]:
     for name in leader:
         members.setdefault(find(name), []).append(name)
     return [_Group(tuple(names)) for names in members.values()]
+
+
+def _to_integers(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.rint(values), dtype=np.int32)
 
 
 def _largest_bias(population: Population) -> float:

@@ -67,11 +67,15 @@ def prompt_map(prompt: np.ndarray, colour: str) -> Html:
         for j in range(width):
             shape = {"x": left + j * cell + 1, "y": y + 1, "width": cell - 2, "height": cell - 2}
             on = prompt[t, j]
-            parts.append(tag("rect", **shape, fill=colour if on else None, class_=None if on else "cell"))
+            parts.append(
+                tag("rect", **shape, fill=colour if on else None, class_=None if on else "cell")
+            )
     return _svg(left + width * cell + 2, top + steps * cell + 2, "prompt, a row per step", parts)
 
 
-def token_map(uri: str, gates: np.ndarray, silent: np.ndarray, words: str, *, side: int = 128) -> Html:
+def token_map(
+    uri: str, gates: np.ndarray, silent: np.ndarray, words: str, *, side: int = 128
+) -> Html:
     """Which experts each token went to, over the image.
 
     Args:
@@ -101,22 +105,40 @@ def token_map(uri: str, gates: np.ndarray, silent: np.ndarray, words: str, *, si
             for k, e in enumerate(chosen):
                 at = 0.5 if len(chosen) == 1 else 0.28 + 0.44 * k
                 words_on_top.append(
-                    tag("text", int(e), x=_r(left + at * size), y=_r(top + at * size + 4), class_="id")
+                    tag(
+                        "text",
+                        int(e),
+                        x=_r(left + at * size),
+                        y=_r(top + at * size + 4),
+                        class_="id",
+                    )
                 )
     parts: list[Html] = [
         tag("rect", width=side, height=side, fill="#000"),
-        tag("image", href=uri, width=_r(columns * cell), height=_r(rows * cell),
-            preserveAspectRatio="none"),
+        tag(
+            "image",
+            href=uri,
+            width=_r(columns * cell),
+            height=_r(rows * cell),
+            preserveAspectRatio="none",
+        ),
     ]
     parts += [tag("path", d="".join(d), fill=c, fill_opacity=".8") for c, d in fills.items()]
     if outline:
-        parts.append(tag("path", d="".join(outline), fill="none", stroke="#9aa4b0",
-                         stroke_dasharray="3 2"))
+        parts.append(
+            tag("path", d="".join(outline), fill="none", stroke="#9aa4b0", stroke_dasharray="3 2")
+        )
     return _svg(columns * cell, rows * cell, words, parts + words_on_top)
 
 
-def line_chart(series: dict[str, tuple[list[float], list[float]]], colours: list[str], *,
-               low: float, high: float, unit: str) -> Html:
+def line_chart(
+    series: dict[str, tuple[list[float], list[float]]],
+    colours: list[str],
+    *,
+    low: float,
+    high: float,
+    unit: str,
+) -> Html:
     """Lines over epochs; names at their ends are in the legend outside."""
     width, height, left, bottom, top = 360, 200, 46, 24, 8
     xs = [x for x_values, _ in series.values() for x in x_values]
@@ -136,11 +158,22 @@ def line_chart(series: dict[str, tuple[list[float], list[float]]], colours: list
         parts.append(tag("text", text, x=left - 6, y=float(y) + 4, text_anchor="end", class_="dim"))
     for value, anchor in ((first, "start"), (last, "end")):
         x = at(value, low).split(",")[0]
-        parts.append(tag("text", f"epoch {value:g}", x=x, y=height - 6, text_anchor=anchor, class_="dim"))
+        parts.append(
+            tag("text", f"epoch {value:g}", x=x, y=height - 6, text_anchor=anchor, class_="dim")
+        )
     for (name, (x_values, y_values)), colour in zip(series.items(), colours, strict=False):
         points = " ".join(at(x, y) for x, y in zip(x_values, y_values, strict=True))
-        parts.append(tag("polyline", tag("title", name), points=points, fill="none", stroke=colour,
-                         stroke_width=2, stroke_linejoin="round"))
+        parts.append(
+            tag(
+                "polyline",
+                tag("title", name),
+                points=points,
+                fill="none",
+                stroke=colour,
+                stroke_width=2,
+                stroke_linejoin="round",
+            )
+        )
     return _svg(width, height, ", ".join(series), parts)
 
 
@@ -153,31 +186,61 @@ def timeline(depth: int, steps: int, samples: int = 3) -> Html:
         y, start = 4 + s * row, s * steps
         parts.append(tag("text", f"image {s + 1}", x=0, y=y + 15))
         parts.append(tag("rect", x=left, y=y, width=560, height=22, class_="cell"))
-        parts.append(tag("rect", x=_r(left + start * unit), y=_r(y + 9),
-                         width=_r((depth + steps) * unit), height=4, fill=expert_colour(s), opacity=".45"))
+        parts.append(
+            tag(
+                "rect",
+                x=_r(left + start * unit),
+                y=_r(y + 9),
+                width=_r((depth + steps) * unit),
+                height=4,
+                fill=expert_colour(s),
+                opacity=".45",
+            )
+        )
         for begin in (start, start + depth):
-            parts.append(tag("rect", x=_r(left + begin * unit), y=y, width=_r(steps * unit), height=22,
-                             fill=expert_colour(s)))
+            parts.append(
+                tag(
+                    "rect",
+                    x=_r(left + begin * unit),
+                    y=y,
+                    width=_r(steps * unit),
+                    height=22,
+                    fill=expert_colour(s),
+                )
+            )
     y = 4 + samples * row + 10
     for value in sorted({0, steps, depth, depth + steps, total}):
         x = _r(left + value * unit)
         parts.append(tag("line", x1=x, x2=x, y1=0, y2=y - 10, class_="line"))
         below = 12 if value in (steps, depth + steps) else 0
-        parts.append(tag("text", count(value), x=x, y=y + 2 + below, text_anchor="middle", class_="dim"))
+        parts.append(
+            tag("text", count(value), x=x, y=y + 2 + below, text_anchor="middle", class_="dim")
+        )
     return _svg(left + 560 + 24, y + 20, "samples in the pipeline, by hardware step", parts)
 
 
 def legend(colours: dict[str, str]) -> Html:
     """Names and their colours."""
-    return tag("div", *(
-        tag("span", tag("i", style=f"background:{colour}"), name, class_="key")
-        for name, colour in colours.items()
-    ), class_="soft")
+    return tag(
+        "div",
+        *(
+            tag("span", tag("i", style=f"background:{colour}"), name, class_="key")
+            for name, colour in colours.items()
+        ),
+        class_="soft",
+    )
 
 
 def _svg(width: float, height: float, words: str, parts: list[Html]) -> Html:
-    return tag("svg", join(parts), viewBox=f"0 0 {_r(width)} {_r(height)}", width=_r(width),
-               height=_r(height), role="img", aria_label=words)
+    return tag(
+        "svg",
+        join(parts),
+        viewBox=f"0 0 {_r(width)} {_r(height)}",
+        width=_r(width),
+        height=_r(height),
+        role="img",
+        aria_label=words,
+    )
 
 
 def _share(left: float, top: float, size: float, index: int, shares: int) -> str:

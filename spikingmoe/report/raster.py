@@ -65,9 +65,22 @@ def raster(facts: ReportFacts, sample: int) -> Html:
             y, group = y + 19, part
         tall = min(max(len(spikes), 10), 26)
         width = len(spikes[0]) * unit
-        parts.append(tag("text", name, x=8, y=f"{y + tall / 2 + 4:.1f}", class_="dim",
-                         style="font-family:ui-monospace,monospace;font-size:10px"))
-        box = {"x": f"{left + depth * unit:.1f}", "y": f"{y:.1f}", "width": f"{width:.1f}", "height": tall}
+        parts.append(
+            tag(
+                "text",
+                name,
+                x=8,
+                y=f"{y + tall / 2 + 4:.1f}",
+                class_="dim",
+                style="font-family:ui-monospace,monospace;font-size:10px",
+            )
+        )
+        box = {
+            "x": f"{left + depth * unit:.1f}",
+            "y": f"{y:.1f}",
+            "width": f"{width:.1f}",
+            "height": tall,
+        }
         parts.append(tag("rect", **box, class_="cell"))
         picture = tinted(np.sqrt(_pool(spikes, tall)), _colour(name))
         parts.append(tag("image", href=png_uri(picture), preserveAspectRatio="none", **box))
@@ -75,13 +88,30 @@ def raster(facts: ReportFacts, sample: int) -> Html:
         right = left + depth * unit + width + 5
         anchor = "start" if right + 80 < left + total * unit + 60 else "end"
         at = right if anchor == "start" else left + depth * unit - 5
-        parts.append(tag("text", neurons, x=f"{at:.1f}", y=f"{y + tall / 2 + 4:.1f}",
-                         text_anchor=anchor, class_="dim", style="font-size:9px"))
+        parts.append(
+            tag(
+                "text",
+                neurons,
+                x=f"{at:.1f}",
+                y=f"{y + tall / 2 + 4:.1f}",
+                text_anchor=anchor,
+                class_="dim",
+                style="font-size:9px",
+            )
+        )
         y += tall + 3
     axis = [_tick(left + step * unit, y, step) for step in range(0, total + 1, _spacing(total))]
     width, height = left + total * unit + 60, y + 20
-    picture = tag("svg", *axis, *parts, viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}",
-                  height=f"{height:.0f}", role="img", aria_label="spike raster by hardware step")
+    picture = tag(
+        "svg",
+        *axis,
+        *parts,
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        width=f"{width:.0f}",
+        height=f"{height:.0f}",
+        role="img",
+        aria_label="spike raster by hardware step",
+    )
     return tag("div", picture, class_="scroll", tabindex="0")
 
 
@@ -119,5 +149,7 @@ def _spacing(total: int) -> int:
 
 def _tick(x: float, height: float, step: int) -> Html:
     line = tag("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=6, y2=f"{height:.0f}", class_="line")
-    word = tag("text", step, x=f"{x:.1f}", y=f"{height + 14:.0f}", text_anchor="middle", class_="dim")
+    word = tag(
+        "text", step, x=f"{x:.1f}", y=f"{height + 14:.0f}", text_anchor="middle", class_="dim"
+    )
     return Html(line + word)

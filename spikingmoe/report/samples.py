@@ -64,11 +64,17 @@ def samples_section(facts: ReportFacts) -> Html:
         for k in range(len(chosen))
     ]
     labels = [
-        tag("label", pixels(to_rgb(facts.images[i]), "", side=44, photo=True),
-            class_name(facts, int(facts.labels[i])), for_=f"pick{k}")
+        tag(
+            "label",
+            pixels(to_rgb(facts.images[i]), "", side=44, photo=True),
+            class_name(facts, int(facts.labels[i])),
+            for_=f"pick{k}",
+        )
         for k, i in enumerate(chosen)
     ]
-    panels = [tag("div", _panel(facts, i), class_=f"sample sample{k}") for k, i in enumerate(chosen)]
+    panels = [
+        tag("div", _panel(facts, i), class_=f"sample sample{k}") for k, i in enumerate(chosen)
+    ]
     note = (
         f"{len(chosen)} of the {len(facts.labels)} images recorded: up to two that are answered "
         "wrongly, then the first image of each class. Choose one:"
@@ -112,8 +118,14 @@ def _relays(facts: ReportFacts, i: int) -> Html:
     for kind, colour, first in (("ON", ON_COLOUR, 0), ("OFF", OFF_COLOUR, channels)):
         for c in range(channels):
             maps = [
-                figure(pixels(tinted(spikes[t, :, :, first + c], colour), f"{kind} cells, step {t}",
-                              side=84), f"{kind}{names[c]}, t = {t}")
+                figure(
+                    pixels(
+                        tinted(spikes[t, :, :, first + c], colour),
+                        f"{kind} cells, step {t}",
+                        side=84,
+                    ),
+                    f"{kind}{names[c]}, t = {t}",
+                )
                 for t in range(min(len(spikes), MOST_STEPS))
             ]
             rows.append(tag("div", *maps, class_="maps"))
@@ -133,7 +145,9 @@ def _routing(facts: ReportFacts, router: str, i: int, picture: np.ndarray) -> Ht
     gates, silent = facts.gates(router)[i], silent_tokens(facts, router)[i]
     uri = png_uri(picture)
     maps = [
-        figure(token_map(uri, gates[t], silent[t], f"{router}, step {t}: expert by token"), f"t = {t}")
+        figure(
+            token_map(uri, gates[t], silent[t], f"{router}, step {t}: expert by token"), f"t = {t}"
+        )
         for t in range(min(len(gates), MOST_STEPS))
     ]
     experts = {f"expert {e}": expert_colour(e) for e in range(gates.shape[-1])}
