@@ -98,9 +98,9 @@ class SpikingTransformer(nn.Module):
     @torch.no_grad()
     def adapt(self, routing: tuple[RoutingInfo, ...], rate: float) -> None:
         """One homeostatic step of every router, after an optimiser step."""
-        routers = [block.moe.router for block in self.blocks if block.moe is not None]  # type: ignore[union-attr]
-        for router, info in zip(routers, routing, strict=True):
-            router.adapt(info.load, rate)
+        mixtures = [m for m in self.modules() if isinstance(m, MixtureOfExperts)]
+        for mixture, info in zip(mixtures, routing, strict=True):
+            mixture.router.adapt(info.load, rate)
 
 
 def create_model(preset: str, **overrides: object) -> SpikingTransformer:

@@ -226,7 +226,8 @@ def _count_active(
 
 def _reached(pattern: csr_matrix, sent: np.ndarray) -> np.ndarray:
     """(S, T, n_source) messages -> (S, T, n_target or 1) whether at least one arrives."""
-    if pattern.nnz == np.prod(pattern.shape, dtype=np.int64):
+    rows, columns = pattern.shape or (0, 0)
+    if pattern.nnz == rows * columns:
         return sent.any(axis=-1, keepdims=True)
     flat = sent.reshape(-1, sent.shape[-1]).T.astype(np.float32)
     return (pattern @ flat > 0).T.reshape(*sent.shape[:2], -1)

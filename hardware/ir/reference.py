@@ -3,7 +3,9 @@
 Populations are evaluated once each, in order. With balanced delays, step tau of a sample meets step
 tau of its sources, so a forward synapse needs no delay here. A population with a loop onto itself
 sees its own messages of earlier *hardware* steps; since samples stream back to back, those at the
-start of a window are the last ones of the previous sample (nothing clears them on a chip).
+start of a window are the last ones of the previous sample (nothing clears them on a chip). Before
+the first sample loops are taken to be empty, as a latch is; a loop whose own bias fires it would
+start from what it sent while the pipeline filled (`hardware.ir.stream` shows that too).
 """
 
 from __future__ import annotations
@@ -128,7 +130,7 @@ class _Runner:
             ):  # integer sums are exact in float64 and much faster there
                 self.weights[id(synapse)] = synapse.weight.astype(np.float64).T.copy()
             else:
-                self.weights[id(synapse)] = graph.matrix(synapse).astype(np.float64)
+                self.weights[id(synapse)] = csr_matrix(graph.matrix(synapse), dtype=np.float64)
         self.loops = {
             name: [s for s in graph.incoming(name) if s.source == name] for name in graph.order
         }

@@ -101,7 +101,8 @@ def to_matrix(synapse: AnySynapse, source_shape: Shape, target_shape: Shape) -> 
         rows, columns, values = synapse.rows, synapse.columns, synapse.weight
     else:
         rows, columns, values = _conv_coordinates(synapse, source_shape, target_shape)
-    matrix = coo_matrix((values, (rows, columns)), shape=(n_target, n_source)).tocsr()
+    entries = coo_matrix((values, (rows, columns)), shape=(n_target, n_source))
+    matrix = csr_matrix(entries)
     matrix.eliminate_zeros()
     return matrix
 

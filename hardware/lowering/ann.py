@@ -40,7 +40,10 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
         for handle in handles:
             handle.remove()
     n = len(images)
-    return [AnnLayer(name, macs / n, nonzero / n) for name, (macs, nonzero) in counts.items()]
+    return [
+        AnnLayer(name=name, macs=macs / n, nonzero_macs=nonzero / n)
+        for name, (macs, nonzero) in counts.items()
+    ]
 
 
 Counter = Callable[[nn.Module, tuple[Tensor, ...], Tensor], tuple[float, float]]

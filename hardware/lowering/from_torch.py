@@ -20,7 +20,7 @@ from hardware.passes.drop_dead import drop_dead
 from spikingmoe.layers.attention import QKAttention
 from spikingmoe.layers.moe import DenseMLP, MixtureOfExperts
 from spikingmoe.layers.prompt import SDPrompt
-from spikingmoe.layers.stem import Stem
+from spikingmoe.layers.stem import ConvNorm, Stem
 from spikingmoe.model import Block, SpikingTransformer
 
 Residual = Literal["relay", "unrolled"]
@@ -81,8 +81,9 @@ def _lower_stem(builder: Builder, stem: nn.Module, size: int) -> Stream:
         )
     source = INPUT
     for index, module in enumerate(stem.convs):
-        weight, bias = fold_conv(module.conv, module.norm)  # type: ignore[arg-type]
-        stride = module.conv.stride[0]  # type: ignore[union-attr, index]
+        assert isinstance(module, ConvNorm)
+        weight, bias = fold_conv(module.conv, module.norm)
+        stride = int(module.conv.stride[0])
         size = (size - 1) // stride + 1
 
         def conv(

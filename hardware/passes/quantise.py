@@ -56,7 +56,7 @@ class _Quantiser:
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
         self.incoming = {
-            name: [(s, graph.matrix(s).astype(np.float64)) for s in graph.incoming(name)]
+            name: [(s, csr_matrix(graph.matrix(s), dtype=np.float64)) for s in graph.incoming(name)]
             for name in graph.order
         }
         self.scale: dict[str, float] = {}
@@ -201,7 +201,9 @@ class _Quantiser:
                     )
                 self.weights[id(synapse)] = (mantissa, exponent)
                 whole = replace(synapse, weight=mantissa, exponent=exponent)
-                incoming[name].append((whole, self.graph.matrix(whole).astype(np.float64)))
+                incoming[name].append(
+                    (whole, csr_matrix(self.graph.matrix(whole), dtype=np.float64))
+                )
         for name in (n for n in self.graph.order if n in group.names):
             known = self._messages_with_defaults()
             current = self._current(name, known, incoming[name], fixed=True)

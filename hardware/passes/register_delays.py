@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hardware.errors import GraphError
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Relay, is_graded, size
 from hardware.ir.synapses import AnySynapse, Sparse
@@ -21,7 +22,16 @@ def register_delays(graph: SpikeGraph) -> SpikeGraph:
 
     A clock has no depth but the one its readers give it, so its readers at different depths get
     clocks of their own.
+
+    Raises:
+        GraphError: a loop with a delay above 1, which would need a cycle of two populations.
     """
+    for synapse in graph.synapses:
+        if synapse.source == synapse.target and synapse.delay > 1:
+            raise GraphError(
+                f"population '{synapse.source}' has a loop with delay {synapse.delay}; "
+                f"a backend without delays runs loops with delay 1"
+            )
     populations: list[Population] = []
     synapses: list[AnySynapse] = []
     registers: dict[str, str] = {}

@@ -18,9 +18,9 @@ def load_digits() -> ImageData:
     """The digits with their fixed, stratified split: 20 % test, 10 % validation, 70 % training."""
     from sklearn.datasets import load_digits as sklearn_digits
 
-    bunch = sklearn_digits()
-    pixels = torch.from_numpy(bunch.images).float()[:, None] / 16.0
-    labels = torch.from_numpy(bunch.target).long()
+    flat, target = sklearn_digits(return_X_y=True)
+    pixels = torch.as_tensor(flat).float().reshape(-1, 1, 8, 8) / 16.0
+    labels = torch.as_tensor(target).long()
     test, validation, train = stratified_split(labels, (TEST_SHARE, VALIDATION_SHARE), SPLIT_SEED)
     mean, std = float(pixels[train].mean()), float(pixels[train].std())
     images = (pixels - mean) / std

@@ -26,10 +26,11 @@ Band = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence; `kind` is good, bad, warn or plain."""
+    """A sentence or two; `kind` is good, bad, warn or plain; `note` is what limits them."""
 
     kind: str
     text: str
+    note: str = ""
 
 
 def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -106,75 +107,98 @@ def _images(value: object, samples: float | None) -> str:
 
 
 def _accuracy(metrics: dict[str, Any]) -> list[Finding]:
-    found: list[Finding] = []
     accuracy, test = mapping(metrics, "accuracy"), mapping(metrics, "accuracy", "test")
-    backends = {k: number(v) for k, v in accuracy.items() if k not in ("samples", "test", "twins")}
-    backends = {k: v for k, v in backends.items() if v is not None}
-    if backends:
-        parts = [f"{label(k, BACKENDS)} {percent(v)}" for k, v in backends.items()]
-        text = f"Accuracy on {count(accuracy.get('samples'))} images: {'; '.join(parts)}."
-        if len(backends) > 1 and len(set(backends.values())) > 1:
-            text += " They are not the same."
-        found.append(Finding("plain", text))
-    own, samples = number(test.get("torch")), number(test.get("samples"))
-    if own is not None:
-        text = f"On the whole test set ({count(samples)} images) torch reaches {percent(own)}."
-        found.append(Finding("plain", text))
-    else:
-        own, samples = backends.get("torch"), number(accuracy.get("samples"))
-    for name, value in mapping(metrics, "accuracy", "twins").items():
-        other = number(value)
-        if other is None or own is None:
-            continue
+    shares = _shares(accuracy)
+    sentences = []
+    if shares:
+        said = ", ".join(f"{label(k, BACKENDS)} {percent(v)}" for k, v in shares.items())
+        sentences.append(f"Accuracy on {count(accuracy.get('samples'))} images: {said}.")
+    if tested := _shares(test):
+        said = ", ".join(f"{label(k, BACKENDS)} {percent(v)}" for k, v in tested.items())
+        sentences.append(f"On the whole test set of {count(test.get('samples'))}: {said}.")
+    found = [Finding("plain", " ".join(sentences))] if sentences else []
+    own, samples = tested.get("torch"), number(test.get("samples"))
+    if own is None:
+        own, samples = shares.get("torch"), number(accuracy.get("samples"))
+    twins = _shares(mapping(accuracy, "twins"))
+    if own is None or not twins:
+        return found
+    said, unclear, kind = [], [], "good"
+    for name, other in twins.items():
         twin, points = label(name, MODELS), 100 * (own - other)
-        if abs(points) < 0.05:
-            found.append(Finding("plain", f"The {twin} is as accurate ({percent(other)})."))
-            continue
-        text = f"The {twin} reaches {percent(other)}: {abs(points):.1f} points "
-        text += "less than this model." if points > 0 else "more than this model."
+        said.append(f"the {twin} reaches {percent(other)} ({_points(points)})")
+        spread = 0.0
         if samples and samples >= 1:
             spread = math.sqrt((own * (1 - own) + other * (1 - other)) / samples)
-            if abs(own - other) < 2 * spread:
-                text += f" {count(samples)} images cannot tell the two apart with certainty."
-        found.append(Finding("good" if points > 0 else "warn", text))
-    return found
+        if abs(own - other) < 2 * spread:
+            unclear.append(twin)
+        elif points < 0:
+            kind = "warn"
+    text = f"Where this model reaches {percent(own)}, {', '.join(said)}."
+    if unclear:
+        text += (
+            f" {count(samples)} images are too few to tell it from the {' or the '.join(unclear)}."
+        )
+    return [*found, Finding("plain" if unclear and kind == "good" else kind, text)]
+
+
+def _shares(values: dict[str, Any]) -> dict[str, float]:
+    numbers = {k: number(v) for k, v in values.items() if k != "samples"}
+    return {k: v for k, v in numbers.items() if v is not None}
+
+
+def _points(points: float) -> str:
+    if abs(points) < 0.05:
+        return "the same"
+    return f"{abs(points):.1f} points {'less' if points > 0 else 'more'}"
 
 
 def _same_spikes(metrics: dict[str, Any]) -> list[Finding]:
-    found: list[Finding] = []
+    said, kind = [], "good"
     for name, words in (("float", "floating point"), ("fixed", "fixed point")):
         entry = look(metrics, "verify", name)
         compared, differing = number(look(entry, "compared")), number(look(entry, "differing"))
         if compared is None or differing is None:
             continue
-        numbers = f"{count(compared)} compared, {count(differing)} differ"
-        if compared == 0:
-            found.append(Finding("bad", f"In {words} nothing was compared: nothing is shown."))
-        elif differing == 0:
-            found.append(Finding("good", f"Same spikes in {words}: {numbers}."))
-        else:
-            found.append(Finding("bad", f"Not the same spikes in {words}: {numbers}."))
-    return found
+        images = count(look(entry, "samples"))
+        said.append(
+            f"{words} {count(compared)} compared, {count(differing)} differ ({images} images)"
+        )
+        if compared == 0 or differing != 0:
+            kind = "bad"
+    pairs = look(metrics, "verify", "pairs")
+    unequal = [p for p in pairs if not _same(p)] if isinstance(pairs, list | tuple) else []
+    if unequal:
+        kind = "bad"
+        said.append(
+            f"{len(unequal)} of {len(pairs)} comparisons are not free of differences (see below)"
+        )
+    if not said:
+        return []
+    start = "Same spikes: " if kind == "good" else "NOT shown to be the same network: "
+    return [Finding(kind, start + "; ".join(said) + ".")]
+
+
+def _same(pair: object) -> bool:
+    return number(look(pair, "differing")) == 0 and not number(look(pair, "predictions_differ"))
 
 
 def _operations(metrics: dict[str, Any]) -> list[Finding]:
-    found: list[Finding] = []
-    values = {k: number(v) for k, v in mapping(metrics, "synops_per_sample").items()}
-    own = values.get("moe")
+    values = _shares(mapping(metrics, "synops_per_sample"))
+    own = values.pop("moe", None)
     if own is None:
-        return found
-    for name in ("dense", "relu"):
-        other = values.get(name)
-        if not other:
-            continue
-        what = "multiply-accumulates" if name == "relu" else "synaptic operations"
-        text = (
-            f"The mixture triggers {count(own)} synaptic operations per image, {_times(own, other)}"
+        return []
+    text, kind = f"The mixture triggers {count(own)} synaptic operations per image", "plain"
+    if dense := values.get("dense"):
+        text += f", {_times(own, dense)} the dense twin's {count(dense)}"
+        text += ": more work, not less" if own > dense else ""
+        kind = "warn" if own > dense else "good"
+    text += "."
+    if relu := values.get("relu"):
+        text += (
+            f" The ReLU twin needs {count(relu)} multiply-accumulates, of which each costs more."
         )
-        text += f" the {count(other)} {what} of the {label(name, MODELS)}"
-        text += ": more work, not less." if own > other else "."
-        found.append(Finding("good" if own < other else "warn", text))
-    return found
+    return [Finding(kind, text)]
 
 
 def _energy(metrics: dict[str, Any]) -> list[Finding]:
@@ -183,34 +207,31 @@ def _energy(metrics: dict[str, Any]) -> list[Finding]:
         own = band(look(models, "moe", "energy_pj_per_sample"))
         if own is None:
             continue
-        title = look(models, "moe", "title") or name
-        text = f"Energy per image, an estimate and not a measurement ({title}): {_range(own)}."
-        kind = "plain"
+        title, boundary = look(models, "moe", "title") or name, look(models, "moe", "boundary")
+        text, kind = f"Estimated energy per image, not measured: {_range(own)}.", "plain"
         for twin in ("dense", "relu"):
             other = band(look(models, twin, "energy_pj_per_sample"))
             if other is None or other[0] <= 0:
                 continue
-            verdict, fair = _verdict(own, other, same_boundary=twin == "dense")
-            text += f" {label(twin, MODELS).capitalize()}: {_range(other)}; {verdict}."
-            if twin == "dense":
-                kind = fair
-        if boundary := look(models, "moe", "boundary"):
-            text += f" Boundary: {boundary}."
-        found.append(Finding(kind, text))
+            verdict, fair = _verdict(own, other, same_costs=twin == "dense")
+            text += f" The {label(twin, MODELS)}: {_range(other)}; {verdict}."
+            kind = fair if twin == "dense" else kind
+        note = f"{title}. Boundary: {boundary}." if boundary else f"{title}."
+        found.append(Finding(kind, text, note))
     return found
 
 
-def _verdict(own: Band, other: Band, *, same_boundary: bool) -> tuple[str, str]:
+def _verdict(own: Band, other: Band, *, same_costs: bool) -> tuple[str, str]:
     """How two bands compare: end by end if the same costs make both, else as intervals."""
     dearer = own[0] > other[0]
     word = "dearer" if dearer else "cheaper"
-    text = f"the mixture is {word}, costing {_times(own[0], other[0])} as much"
-    if same_boundary:
+    text = f"the mixture is {word}, {_times(own[0], other[0])} as much"
+    if same_costs:
         certain = all((a > b) == dearer for a, b in zip(own, other, strict=True))
         text += (
-            ", at the low, usual and high costs alike"
+            ", at the low, usual and high cost alike"
             if certain
-            else (", but at another end of the band the order turns round")
+            else ", but at another end of the band the order turns round"
         )
     else:
         certain = own[1] > other[2] or own[2] < other[1]

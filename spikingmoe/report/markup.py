@@ -24,7 +24,7 @@ def join(children: Iterable[object]) -> Html:
     return Html("".join(escape(child) for child in children))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """One element. Attributes: `class_` is class, `stroke_width` stroke-width; None leaves one out.
 
     >>> tag("p", "a < b", class_="note")

@@ -123,7 +123,10 @@ def token_map(
             preserveAspectRatio="none",
         ),
     ]
-    parts += [tag("path", d="".join(d), fill=c, fill_opacity=".8") for c, d in fills.items()]
+    parts += [
+        tag("path", d="".join(d), fill=c, fill_opacity=".6", stroke=c, stroke_width=2)
+        for c, d in fills.items()
+    ]
     if outline:
         parts.append(
             tag("path", d="".join(outline), fill="none", stroke="#9aa4b0", stroke_dasharray="3 2")

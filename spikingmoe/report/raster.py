@@ -101,6 +101,7 @@ def raster(facts: ReportFacts, sample: int) -> Html:
         )
         y += tall + 3
     axis = [_tick(left + step * unit, y, step) for step in range(0, total + 1, _spacing(total))]
+    axis.append(tag("text", "hardware step", x=0, y=f"{y + 14:.0f}", class_="dim"))
     width, height = left + total * unit + 60, y + 20
     picture = tag(
         "svg",

@@ -98,7 +98,8 @@ def _panel(facts: ReportFacts, i: int) -> Html:
         tag("div", figure(pixels(picture, f"image {i}", side=128, photo=True), "input"),
             tag("ul", *answers), class_="maps"),
         _relays(facts, i), _prompt(facts, i),
-        *(_routing(facts, router, i, picture) for router in facts.routers),
+        tag("div", *(_routing(facts, router, i, picture) for router in facts.routers),
+            class_="columns wider"),
         tag("h4", "Spikes of every population"),
         tag("p", "Across: hardware step = depth + time step, so each population works a few steps "
             "after the one before it. Down: neurons; where a pixel stands for several, it is the "
@@ -117,20 +118,17 @@ def _relays(facts: ReportFacts, i: int) -> Html:
     rows = []
     for kind, colour, first in (("ON", ON_COLOUR, 0), ("OFF", OFF_COLOUR, channels)):
         for c in range(channels):
+            cells = spikes[:MOST_STEPS, ..., first + c]
             maps = [
-                figure(
-                    pixels(
-                        tinted(spikes[t, :, :, first + c], colour),
-                        f"{kind} cells, step {t}",
-                        side=84,
-                    ),
-                    f"{kind}{names[c]}, t = {t}",
-                )
-                for t in range(min(len(spikes), MOST_STEPS))
-            ]
+                figure(pixels(tinted(one, colour), f"{kind} cells, step {t}", side=84),
+                       f"{kind}{names[c]}, t = {t}")
+                for t, one in enumerate(cells)
+            ]  # fmt: skip
             rows.append(tag("div", *maps, class_="maps"))
-    return join([tag("h4", "Relay cells: where the image is brighter (ON) or darker (OFF) than around"),
-                 _cut(len(spikes)), *rows])  # fmt: skip
+    return join([
+        tag("h4", "Relay cells: where the image is brighter (ON) or darker (OFF) than around"),
+        _cut(len(spikes)), tag("div", *rows, class_="columns"),
+    ])  # fmt: skip
 
 
 def _prompt(facts: ReportFacts, i: int) -> Html | None:
@@ -154,12 +152,11 @@ def _routing(facts: ReportFacts, router: str, i: int, picture: np.ndarray) -> Ht
     several = " A token with several experts is split." if (gates.sum(-1) > 1).any() else ""
     closed = " A dashed cell: no expert yet." if (~gates.astype(bool).any(-1)).any() else ""
     dots = " A dot instead of a full cell: the token sent no spike, its expert had nothing to do."
-    return join([
-        tag("h4", f"Tokens to experts, ", tag("code", router)), legend(experts),
-        tag("p", f"One cell per token, over the image.{several}{closed}{dots if silent.any() else ''}",
-            class_="note"),
-        _cut(len(gates)), tag("div", *maps, class_="maps"),
-    ])  # fmt: skip
+    words = f"One cell per token, over the image.{several}{closed}{dots if silent.any() else ''}"
+    return tag(
+        "div", tag("h4", "Tokens to experts, ", tag("code", router)), legend(experts),
+        tag("p", words, class_="note"), _cut(len(gates)), tag("div", *maps, class_="maps"),
+    )  # fmt: skip
 
 
 def _cut(steps: int) -> Html | None:

@@ -51,18 +51,19 @@ li.warn{border-color:var(--warn)!important}.missing{color:var(--soft);font-style
 table{border-collapse:collapse;font-size:.92rem}caption{text-align:left;padding:.2em 0;max-width:76ch}
 th,td{padding:.32em .8em .32em 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);
 font-variant-numeric:tabular-nums}thead th{color:var(--soft);font-weight:600;font-size:.85rem}
-tbody th{font-weight:500}.wide td,.wide th{min-width:9ch}td.heat{text-align:center;padding:.25em .5em}
+tbody th{font-weight:500}.wide td,.wide th{min-width:9ch}.heat{display:block;text-align:center;padding:.05em .6em;border-radius:3px;min-width:4.5em}
 .columns{display:flex;flex-wrap:wrap;gap:8px 36px}.columns>*{flex:1 1 300px;min-width:0}
-.bars{margin:.3em 0}.bar{display:grid;grid-template-columns:minmax(5.5em,11em) 1fr minmax(5em,auto);
-gap:.6em;align-items:center;font-size:.88rem;padding:.09em 0}
+.bars{display:grid;grid-template-columns:fit-content(var(--names,11em)) minmax(40px,1fr) auto;
+gap:.22em .7em;align-items:center;font-size:.88rem;margin:.3em 0}.bar{display:contents}
 .bar .name{overflow-wrap:anywhere;line-height:1.25}.bar .value{font-variant-numeric:tabular-nums}
 .track{position:relative;height:.9em;background:var(--cell);border-radius:2px}
 .fill{position:absolute;inset:0 auto 0 0;background:var(--accent);border-radius:2px}
 .band{position:absolute;top:calc(50% - 1px);height:3px;background:var(--ink);
 border-inline:2px solid var(--ink);min-width:2px}
 .mark{position:absolute;top:-2px;bottom:-2px;border-left:2px dashed var(--ink)}
+.rates{columns:440px 2;column-gap:36px;--names:21em}.rates h4{break-after:avoid}
 .maps{display:flex;flex-wrap:wrap;gap:10px 14px;align-items:flex-end;margin:.3em 0 .8em}
-figure{margin:0}figcaption{font-size:.82rem;color:var(--soft)}
+.wider>*{flex-basis:520px}figure{margin:0}figcaption{font-size:.82rem;color:var(--soft)}
 img,svg image{image-rendering:pixelated}svg{display:block;max-width:100%;height:auto}
 .scroll svg{max-width:none}svg text{fill:var(--ink);font:11px system-ui,sans-serif}
 svg text.dim{fill:var(--soft)}svg text.id{fill:#fff;font-weight:700;paint-order:stroke;stroke:#000a;
@@ -77,8 +78,7 @@ stroke-width:2px;text-anchor:middle}
 font-size:.8rem;text-align:center}
 .sample{display:none}.wrong{color:var(--bad);font-weight:600}.right{color:var(--good)}
 details{margin:.6em 0}summary{cursor:pointer;color:var(--accent)}
-@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}
-.bar{grid-template-columns:minmax(4.5em,7.5em) 1fr auto}}
+@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}}
 @media print{.sample{display:block!important}.picks,nav{display:none}section{break-inside:avoid-page}}
 """
 

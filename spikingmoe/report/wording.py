@@ -58,15 +58,22 @@ def count(value: object) -> str:
     return f"{x:,.0f}" if x == round(x) or abs(x) >= 100 else f"{x:,.2f}"
 
 
-def energy(value_pj: object) -> str:
-    """Picojoules in the unit that suits them: 696595 -> '0.697 µJ'."""
+def energy(value_pj: object, *, like_pj: float | None = None) -> str:
+    """Picojoules in the unit that suits them (or suits `like_pj`): 696595 -> '0.697 µJ'."""
     x = number(value_pj)
     if x is None:
         return UNKNOWN
-    for size, unit in ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ")):
-        if abs(x) >= 0.1 * size:
-            return f"{x / size:.3g} {unit}"
-    return f"{x:.3g} pJ"
+    suits = abs(x if like_pj is None else like_pj)
+    for size, unit in ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ")):
+        if suits >= 0.1 * size or size == 1.0:
+            return f"{_three_digits(x / size)} {unit}"
+    return UNKNOWN
+
+
+def _three_digits(x: float) -> str:
+    if abs(x) >= 1000:
+        return f"{x:,.0f}"
+    return f"{x:#.3g}".rstrip(".") if abs(x) >= 0.001 else f"{x:.2g}"
 
 
 def seconds(value: object) -> str:

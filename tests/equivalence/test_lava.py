@@ -234,14 +234,11 @@ def test_simulate_gives_a_described_trace() -> None:
     assert calls[-1] == (5, 5)
     assert trace.meta["backend"] == "lava-stock"
     assert trace.meta["fingerprint"] == graph.fingerprint
-    # 1 source, 3 LIF with one synapse each, 2 registers with 1 + 2 synapses, 1 skip, 1 readout, recorder
-    assert trace.meta["processes"] == 1 + 3 * 2 + 1 + 1 + 1 + EXTRA_PROCESSES
+    source, lifs, synapses, register, recorder = 1, 3, 5, 1 + 2, 1  # a register has two synapses
+    assert trace.meta["processes"] == source + lifs + synapses + register + recorder
     assert trace.meta["hardware_steps"] == 5 * 2 + 4
     assert trace.meta["step_ms"] > 0
     assert trace.samples == 5
-
-
-EXTRA_PROCESSES = 3  # the register of `x` (depth 0 to 3), its wiring from x and its loop
 
 
 def skip_graph() -> tuple[SpikeGraph, np.ndarray]:

@@ -1,0 +1,46 @@
+# make demo / make test: set everything up in .venv on a fresh machine, then do the job.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= demo
+
+.PHONY: help setup demo test lint types imports check torture clean
+
+help:
+	@echo "make demo     set up, then the whole chain on real images (report in $(DEMO_DIR)/report.html)"
+	@echo "make test     set up, then the tests"
+	@echo "make check    lint, types, import rules"
+	@echo "make torture  the fault tests with large counts (TORTURE=20000)"
+
+$(VENV)/.ready: pyproject.toml constraints.txt Makefile
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install Python 3.11 or 3.12, or set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[lava,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --ignore-requires-python lava-nc
+	@touch $@
+
+setup: $(VENV)/.ready
+
+demo: setup
+	$(BIN)/spikingmoe demo --out $(DEMO_DIR) --resume
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/pyright
+
+imports: setup
+	$(BIN)/lint-imports --no-cache
+
+check: lint types imports
+
+torture: setup
+	TORTURE=$${TORTURE:-20000} $(BIN)/python -m pytest tests/unit/test_files.py tests/unit/test_serialize.py tests/end_to_end/test_supervisor.py --timeout 7200
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
