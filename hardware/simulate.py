@@ -11,7 +11,7 @@ from hardware.errors import BackendError
 from hardware.ir.graph import Arithmetic, SpikeGraph
 from hardware.ir.reference import Progress, run_reference
 from hardware.ir.stream import run_stream
-from hardware.passes.balance_delays import balance_delays
+from hardware.passes.pipeline import prepare
 from hardware.trace import SpikeTrace
 
 #: "lava" is the best Lava backend there is; "stream" is a slow oracle for debugging.
@@ -41,12 +41,11 @@ def simulate(
 
     Raises:
         BackendError: unknown backend or population, images of the wrong shape, a failed run.
+        GraphError: unknown arithmetic, or a graph that cannot be quantised.
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r} is unknown; use one of {', '.join(BACKENDS)}")
-    graph = _in_arithmetic(graph, arithmetic)
-    if not graph.is_balanced:
-        graph = balance_delays(graph)
+    graph = prepare(graph, arithmetic)
     keep = None if record is None else list(dict.fromkeys(record))
     unknown = [name for name in keep or [] if name not in graph.populations]
     if unknown:
@@ -85,18 +84,3 @@ def to_inputs(graph: SpikeGraph, images: Any) -> np.ndarray:
     if images.ndim == len(axes) + 1:
         images = images[:, None]
     return np.moveaxis(images, 2, -1) if is_map else images
-
-
-def _in_arithmetic(graph: SpikeGraph, arithmetic: Arithmetic | None) -> SpikeGraph:
-    if arithmetic is None or arithmetic == graph.arithmetic:
-        return graph
-    if arithmetic == "float":
-        raise BackendError(
-            "arithmetic='float' asked of a fixed-point graph, whose real weights are gone; "
-            "simulate the float graph it was made from"
-        )
-    if arithmetic != "fixed":
-        raise BackendError(f"arithmetic {arithmetic!r} is unknown; use 'float' or 'fixed'")
-    from hardware.passes.quantise import quantise
-
-    return quantise(graph)

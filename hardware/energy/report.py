@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from hardware.energy.costs import CostTable, get_table
 from hardware.energy.counts import Operation, OperationCounts, count_operations
 from hardware.ir.graph import SpikeGraph
+from hardware.passes.pipeline import prepare
 from hardware.trace import SpikeTrace
 
 
@@ -120,7 +121,7 @@ def estimate(
     """Estimate the energy of the run that `trace` recorded; see `count_operations`.
 
     Args:
-        graph: balanced, as it was run (in fixed point: the quantised graph).
+        graph: what was simulated (for a trace in fixed point the float graph will do).
         trace: every population recorded.
         costs: a table, or the name of one.
 
@@ -128,6 +129,8 @@ def estimate(
         HardwareError: for an unknown table or a trace that does not belong to the graph.
     """
     table = get_table(costs) if isinstance(costs, str) else costs
+    if trace.meta.get("arithmetic") == "fixed":
+        graph = prepare(graph, "fixed")
     counts = count_operations(graph, trace)
     per_sample = counts.per_sample
     parts = {}

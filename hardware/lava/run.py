@@ -19,7 +19,7 @@ from hardware.lava.job import JobFolder, job_folder
 from hardware.lava.supervisor import Limits, sigterm_raises, supervise
 from hardware.lava.system import require_linux
 from hardware.lava.tracks import Track
-from hardware.passes.register_delays import register_delays
+from hardware.passes.pipeline import legalise_for_stock_lava
 from hardware.trace import SpikeTrace
 
 
@@ -53,7 +53,7 @@ def run_lava(
     keep = list(graph.populations if record is None else dict.fromkeys(record))
     names = [n for n in keep if not isinstance(graph.populations[n], Input)]
     names = list(dict.fromkeys([*names, graph.readout.name]))
-    legal = register_delays(graph)
+    legal = legalise_for_stock_lava(graph)
     with sigterm_raises(), job_folder() as job:
         tracks = _write_job(job, legal, inputs, names, conv_as=conv_as, schedule=schedule)
         samples, depth, told = len(inputs), max(legal.depth.values()), -1

@@ -37,7 +37,7 @@ def _table(name: str, models: dict[str, Any]) -> Html:
         tag("p", tag("b", "Boundary: "), str(look(first, "boundary") or "not stated"), ". ",
             _samples(first)),
         _totals(reports), tag("h4", "By part of the network"),
-        tag("div", *_by_part(reports), class_="columns"),
+        tag("div", *_by_part(reports), class_="columns parts"),
         tag("h4", "Operations counted per image"), _counts(reports),
         _prices(first),
     ]  # fmt: skip

@@ -22,6 +22,10 @@ from spikingmoe.report.wording import (
 )
 
 Band = tuple[float, float, float]
+TABLE_NOTE = (
+    "Operations and energy per image. Ranges: 95 % intervals of accuracies (Wilson), low to high cost "
+    "of energies, which are estimates."
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Finding:
 
 
 def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(what, number, remark) of everything that `metrics` holds; also what the commands print."""
+    """(what, number, remark) of everything that `metrics` holds; `TABLE_NOTE` says how to read it."""
     rows: list[tuple[str, str, str]] = []
     samples = number(look(metrics, "accuracy", "samples"))
     for name, value in mapping(metrics, "accuracy").items():
@@ -45,7 +49,7 @@ def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     tested = number(look(metrics, "accuracy", "test", "samples"))
     for name, value in mapping(metrics, "accuracy", "test").items():
         if name != "samples":
-            what = f"accuracy on the whole test set, {label(name, BACKENDS)}"
+            what = f"accuracy, all test images, {label(name, BACKENDS)}"
             rows.append((what, percent(value), _images(value, tested)))
     for name, value in mapping(metrics, "accuracy", "twins").items():
         rows.append((f"accuracy, {label(name, MODELS)}", percent(value), _images(value, tested)))
@@ -57,13 +61,13 @@ def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
             text = f"{compared} compared, {differing} differ"
             rows.append((f"same spikes, {arithmetic} point", text, samples_text))
     for name, value in mapping(metrics, "synops_per_sample").items():
-        what = "multiply-accumulates" if name == "relu" else "synaptic operations triggered"
-        rows.append((f"{what}, {label(name, MODELS)}", count(value), "per image"))
+        what = "multiply-accumulates" if name == "relu" else "synaptic operations"
+        rows.append((f"{what}, {label(name, MODELS)}", count(value), ""))
     for name, value in mapping(metrics, "energy_pj_per_sample").items():
         found = energy_band(metrics, name)
-        remark = "per image"
+        remark = ""
         if found and found[2] > found[1]:
-            remark += f", {energy(found[1])} to {energy(found[2])}"
+            remark = f"{energy(found[1])} to {energy(found[2])}"
         usual = band(value)
         text = energy(usual[0]) if usual else UNKNOWN
         rows.append((f"estimated energy, {label(name, MODELS)}", text, remark))
@@ -103,7 +107,7 @@ def _images(value: object, samples: float | None) -> str:
     if share is None or samples is None or samples < 1 or not 0 <= share <= 1:
         return ""
     low, high = interval(share, samples)
-    return f"{count(samples)} images; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+    return f"{count(samples)} images, {100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _accuracy(metrics: dict[str, Any]) -> list[Finding]:

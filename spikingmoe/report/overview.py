@@ -36,12 +36,12 @@ def overview_png(facts: ReportFacts, sample: int | None = None) -> bytes:
     i = _telling(facts) if sample is None else sample
     routers = facts.routers[:MOST_BLOCKS]
     heights = [0.72, 0.72, *(1.0 for _ in routers)]
-    tall = 2.15 * sum(heights) + 0.45
+    tall = 2.15 * sum(heights) + 0.5
     figure = Figure(figsize=(WIDTH, tall), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         len(heights), 3, height_ratios=heights, width_ratios=(2.6, 7.6, 3.3), left=0.02, right=0.985,
-        top=1 - 0.36 / tall, bottom=0.12 / tall, wspace=0.16, hspace=0.2,
+        top=1 - 0.36 / tall, bottom=0.18 / tall, wspace=0.16, hspace=0.2,
     )  # fmt: skip
     _image(figure.add_subplot(grid[:2, 0]), facts, i)
     if routers:
@@ -156,7 +156,9 @@ def _load(axes: Axes, facts: ReportFacts, router: str) -> None:
     axes.set_yticks(names, [f"expert {e}" for e in names], fontsize=9)
     axes.set_xlim(0, max(float(load.max()), 1 / len(load)) * 1.25)
     for e, share in enumerate(load):
-        axes.text(share, e, f" {100 * share:.0f} %", va="center", fontsize=9)
+        axes.text(
+            share, e, f" {100 * share:.0f} %", va="center", fontsize=9, backgroundcolor="white"
+        )
     axes.invert_yaxis()
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -8,7 +8,7 @@ from spikingmoe.report.activity import experts_section, rates_section
 from spikingmoe.report.checks import latency_section, verification_section
 from spikingmoe.report.costs import energy_section
 from spikingmoe.report.facts import ReportFacts
-from spikingmoe.report.findings import Finding, findings, main_table
+from spikingmoe.report.findings import TABLE_NOTE, Finding, findings, main_table
 from spikingmoe.report.markup import Html, join, table, tag
 from spikingmoe.report.samples import choose_samples, samples_section
 from spikingmoe.report.settings import settings_section, training_section
@@ -67,13 +67,17 @@ def _head(facts: ReportFacts) -> Html:
              "settings": "Configuration"}  # fmt: skip
     return tag(
         "header", tag("h1", _title(facts)), tag("p", what),
-        tag("div", _list(said), table(["what", "number", ""], rows), class_="columns wider")
+        tag("div", _list(said),
+            tag("div", table(["what", "number", ""], rows, caption=TABLE_NOTE), class_="summary"),
+            class_="columns wider")
         if rows else _missing("Results", "demo"),
         tag("nav", *(tag("a", name, href=f"#{id_}") for id_, name in names.items())),
     )  # fmt: skip
 
 
-def _list(said: list[Finding]) -> Html:
+def _list(said: list[Finding]) -> Html | None:
+    if not said:
+        return None
     items = []
     for finding in said:
         note = tag("div", finding.note, class_="note") if finding.note else None

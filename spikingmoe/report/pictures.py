@@ -85,6 +85,7 @@ def token_map(
     rows, columns, _ = gates.shape
     cell = side / max(rows, columns)
     fills: dict[str, list[str]] = {}
+    dots: dict[str, list[str]] = {}
     outline: list[str] = []
     words_on_top: list[Html] = []
     for y, x in np.ndindex(rows, columns):
@@ -98,7 +99,7 @@ def token_map(
             colour = expert_colour(int(e))
             if silent[y, x]:
                 centre = left + size * (k + 1) / (len(chosen) + 1)
-                fills.setdefault(colour, []).append(_dot(centre, top + size / 2, 0.11 * size))
+                dots.setdefault(colour, []).append(_dot(centre, top + size / 2, 0.13 * size))
             else:
                 fills.setdefault(colour, []).append(_share(left, top, size, k, len(chosen)))
         if not silent[y, x] and size / len(chosen) ** 0.5 >= 15 and len(chosen) <= 2:
@@ -127,6 +128,7 @@ def token_map(
         tag("path", d="".join(d), fill=c, fill_opacity=".6", stroke=c, stroke_width=2)
         for c, d in fills.items()
     ]
+    parts += [tag("path", d="".join(d), fill=c, stroke="#fff") for c, d in dots.items()]
     if outline:
         parts.append(
             tag("path", d="".join(outline), fill="none", stroke="#9aa4b0", stroke_dasharray="3 2")

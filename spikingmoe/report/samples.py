@@ -151,11 +151,13 @@ def _routing(facts: ReportFacts, router: str, i: int, picture: np.ndarray) -> Ht
     experts = {f"expert {e}": expert_colour(e) for e in range(gates.shape[-1])}
     several = " A token with several experts is split." if (gates.sum(-1) > 1).any() else ""
     closed = " A dashed cell: no expert yet." if (~gates.astype(bool).any(-1)).any() else ""
-    dots = " A dot instead of a full cell: the token sent no spike, its expert had nothing to do."
+    dots = (
+        " A dot instead of a full cell: the token sent no spike, so its expert gets a bias at most."
+    )
     words = f"One cell per token, over the image.{several}{closed}{dots if silent.any() else ''}"
     return tag(
         "div", tag("h4", "Tokens to experts, ", tag("code", router)), legend(experts),
-        tag("p", words, class_="note"), _cut(len(gates)), tag("div", *maps, class_="maps"),
+        tag("p", words, class_="note"), _cut(len(gates)), tag("div", *maps, class_="grid4"),
     )  # fmt: skip
 
 

@@ -55,15 +55,19 @@ tbody th{font-weight:500}.wide td,.wide th{min-width:9ch}.heat{display:block;tex
 .columns{display:flex;flex-wrap:wrap;gap:8px 36px}.columns>*{flex:1 1 300px;min-width:0}
 .bars{display:grid;grid-template-columns:fit-content(var(--names,11em)) minmax(40px,1fr) auto;
 gap:.22em .7em;align-items:center;font-size:.88rem;margin:.3em 0}.bar{display:contents}
-.bar .name{overflow-wrap:anywhere;line-height:1.25}.bar .value{font-variant-numeric:tabular-nums}
+.bar .name{overflow-wrap:anywhere;line-height:1.25}.bar .value{white-space:nowrap;font-variant-numeric:tabular-nums}
 .track{position:relative;height:.9em;background:var(--cell);border-radius:2px}
 .fill{position:absolute;inset:0 auto 0 0;background:var(--accent);border-radius:2px}
 .band{position:absolute;top:calc(50% - 1px);height:3px;background:var(--ink);
 border-inline:2px solid var(--ink);min-width:2px}
 .mark{position:absolute;top:-2px;bottom:-2px;border-left:2px dashed var(--ink)}
-.rates{columns:440px 2;column-gap:36px;--names:21em}.rates h4{break-after:avoid}
+.rates{columns:440px 2;column-gap:36px}.rates>*{break-inside:avoid}.rates h4{margin-top:.6em}
+.rates .bars{grid-template-columns:minmax(0,16.5em) minmax(50px,1fr) 4em}
+.parts .bars{grid-template-columns:minmax(0,7em) minmax(50px,1fr) 5em}
+.summary td:nth-child(2){white-space:nowrap}
 .maps{display:flex;flex-wrap:wrap;gap:10px 14px;align-items:flex-end;margin:.3em 0 .8em}
-.wider>*{flex-basis:520px}figure{margin:0}figcaption{font-size:.82rem;color:var(--soft)}
+.wider>*{flex-basis:520px}.grid4{display:grid;grid-template-columns:repeat(4,minmax(0,136px));gap:10px;margin:.3em 0 .8em}
+.grid4 svg{width:100%}figure{margin:0}figcaption{font-size:.82rem;color:var(--soft)}
 img,svg image{image-rendering:pixelated}svg{display:block;max-width:100%;height:auto}
 .scroll svg{max-width:none}svg text{fill:var(--ink);font:11px system-ui,sans-serif}
 svg text.dim{fill:var(--soft)}svg text.id{fill:#fff;font-weight:700;paint-order:stroke;stroke:#000a;
@@ -78,7 +82,7 @@ stroke-width:2px;text-anchor:middle}
 font-size:.8rem;text-align:center}
 .sample{display:none}.wrong{color:var(--bad);font-weight:600}.right{color:var(--good)}
 details{margin:.6em 0}summary{cursor:pointer;color:var(--accent)}
-@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}}
+@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}.grid4{grid-template-columns:repeat(2,minmax(0,150px))}}
 @media print{.sample{display:block!important}.picks,nav{display:none}section{break-inside:avoid-page}}
 """
 

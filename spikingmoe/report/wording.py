@@ -73,7 +73,7 @@ def energy(value_pj: object, *, like_pj: float | None = None) -> str:
 def _three_digits(x: float) -> str:
     if abs(x) >= 1000:
         return f"{x:,.0f}"
-    return f"{x:#.3g}".rstrip(".") if abs(x) >= 0.001 else f"{x:.2g}"
+    return f"{x:#.3g}".rstrip(".") if abs(x) >= 0.01 else f"{x:.2g}"
 
 
 def seconds(value: object) -> str:

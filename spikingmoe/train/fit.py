@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -71,7 +72,13 @@ def train(
         plugins=[ArchiveIO()],
     )
     validation = make_loader(data.validation, EVALUATION_BATCH)
-    trainer.fit(module, loader, validation, ckpt_path=start)
+    try:
+        trainer.fit(module, loader, validation, ckpt_path=start)
+    except SystemExit as stop:  # what Lightning makes of an interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
     return load_run(out)
 
 
