@@ -150,7 +150,7 @@ class TrainConfig:
     label_smoothing: float = 0.05
     balance_weight: float = 0.01
     entropy_weight: float = 0.001
-    homeostatic_rate: float = 1e-3
+    homeostatic_rate: float = 5e-3
     max_shift: int = 1
     seed: int = 0
 

@@ -16,7 +16,7 @@ from spikingmoe.model import SpikingTransformer
 
 @torch.no_grad()
 def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer]:
-    """Multiply-accumulates per image of each layer, all of them and those of non-zero activations.
+    """Multiply-accumulates per image of each part, all of them and those of non-zero activations.
 
     Convolutions count their executed taps (padding costs nothing), linear layers every weight per
     token, attention its head sums (one per query) and its products (one per key).
@@ -28,12 +28,12 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
         raise HardwareError(
             "count_ann_layers needs a model with neuron='relu'; count spikes instead"
         )
-    counts: dict[str, tuple[float, float]] = {}
+    counts: dict[str, list[float]] = {}
     handles = []
     for name, module in model.named_modules():
         counter = _counter(module)
         if counter is not None:
-            handles.append(module.register_forward_hook(_hook(name, counter, counts)))
+            handles.append(module.register_forward_hook(_hook(_part(name), counter, counts)))
     try:
         model.eval()(images)
     finally:
@@ -59,9 +59,17 @@ def _counter(module: nn.Module) -> Counter | None:
     return None
 
 
-def _hook(name: str, counter: Counter, counts: dict[str, tuple[float, float]]):
+def _part(name: str) -> str:
+    """stem, attention, mlp or head, from a module's name such as `blocks.0.mlp.mlp.up.linear`."""
+    words = name.split(".")
+    return words[2] if words[0] == "blocks" else words[0]
+
+
+def _hook(part: str, counter: Counter, counts: dict[str, list[float]]):
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        counts[name] = counter(module, inputs, output)
+        total = counts.setdefault(part, [0.0, 0.0])
+        for index, count in enumerate(counter(module, inputs, output)):
+            total[index] += count
 
     return hook
 

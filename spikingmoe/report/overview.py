@@ -35,20 +35,20 @@ def overview_png(facts: ReportFacts, sample: int | None = None) -> bytes:
         raise ValueError("overview: no samples were recorded; run `spikingmoe report RUN`")
     i = _telling(facts) if sample is None else sample
     routers = facts.routers[:MOST_BLOCKS]
-    heights = [0.72, 0.72, *(1.0 for _ in routers)]
+    heights = [0.72, 0.72, *(1.0 for _ in routers)] if routers else [1.0, 1.0]
     tall = 2.15 * sum(heights) + 0.5
     figure = Figure(figsize=(WIDTH, tall), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         len(heights), 3, height_ratios=heights, width_ratios=(2.6, 7.6, 3.3), left=0.02, right=0.985,
-        top=1 - 0.36 / tall, bottom=0.18 / tall, wspace=0.16, hspace=0.2,
+        top=1 - 0.36 / tall, bottom=0.18 / tall, wspace=0.18, hspace=0.2,
     )  # fmt: skip
     _image(figure.add_subplot(grid[:2, 0]), facts, i)
     if routers:
         _relays(figure, (grid[0, 1], grid[1, 1]), facts, i)
         _prompt(figure.add_subplot(grid[:2, 2]), facts, i)
     else:
-        _rates(figure.add_subplot(grid[:, 2]), facts)
+        _rates(figure.add_axes((0.36, 0.1, 0.61, 0.8)), facts)
     for row, router in enumerate(routers, start=2):
         words = f"{router}:\nthe expert that\neach token goes to"
         if silent_tokens(facts, router)[i].any():
@@ -117,11 +117,18 @@ def _routing(figure: Figure, place: SubplotSpec, facts: ReportFacts, router: str
         high, wide = gates.shape[1:3]
         axes.imshow(to_rgb(facts.images[i]), extent=(0, wide, high, 0), interpolation="nearest")
         for y, x in np.ndindex(high, wide):
-            _token(axes, x, y, np.flatnonzero(gates[t, y, x]), bool(silent[t, y, x]))
+            _token(
+                axes,
+                x,
+                y,
+                np.flatnonzero(gates[t, y, x]),
+                bool(silent[t, y, x]),
+                numbered=max(high, wide) <= 6,
+            )
         _bare(axes, "")
 
 
-def _token(axes: Axes, x: int, y: int, chosen: np.ndarray, silent: bool) -> None:
+def _token(axes: Axes, x: int, y: int, chosen: np.ndarray, silent: bool, *, numbered: bool) -> None:
     for k, e in enumerate(chosen):
         colour, part = expert_colour(int(e)), 0.88 / len(chosen)
         left = x + 0.06 + k * part
@@ -131,17 +138,9 @@ def _token(axes: Axes, x: int, y: int, chosen: np.ndarray, silent: bool) -> None
         axes.add_patch(
             Rectangle((left, y + 0.06), part, 0.88, color=colour, alpha=0.85, linewidth=0)
         )
-        axes.text(
-            left + part / 2,
-            y + 0.53,
-            str(e),
-            color="white",
-            ha="center",
-            va="center",
-            fontsize=9,
-            fontweight="bold",
-            clip_on=True,
-        )
+        if numbered:
+            axes.text(left + part / 2, y + 0.53, str(e), color="white", ha="center", va="center",
+                      fontsize=9, fontweight="bold", clip_on=True)  # fmt: skip
     if not len(chosen):
         axes.add_patch(
             Rectangle((x + 0.1, y + 0.1), 0.8, 0.8, fill=False, linestyle=":", color="#999")
@@ -153,12 +152,12 @@ def _load(axes: Axes, facts: ReportFacts, router: str) -> None:
     names = np.arange(len(load))
     axes.barh(names, load, color=[expert_colour(e) for e in names], height=0.7)
     axes.axvline(1 / len(load), color="#333", linestyle="--", linewidth=1)
-    axes.set_yticks(names, [f"expert {e}" for e in names], fontsize=9)
-    axes.set_xlim(0, max(float(load.max()), 1 / len(load)) * 1.25)
+    size = 9 if len(load) <= 8 else max(72 / len(load), 4)
+    axes.set_yticks(names, [f"expert {e}" for e in names], fontsize=size)
+    most = max(float(load.max()), 1 / len(load))
+    axes.set_xlim(0, most * 1.25)
     for e, share in enumerate(load):
-        axes.text(
-            share, e, f" {100 * share:.0f} %", va="center", fontsize=9, backgroundcolor="white"
-        )
+        axes.text(most * 1.24, e, f"{100 * share:.0f} %", ha="right", va="center", fontsize=size)
     axes.invert_yaxis()
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -57,26 +57,23 @@ def figure(picture: Html, caption: object) -> Html:
 
 def prompt_map(prompt: np.ndarray, colour: str) -> Html:
     """(T, M) spikes: a row per time step."""
-    steps, width = prompt.shape
-    cell = max(min(22, 560 // max(width, 1)), 3)
-    left, top = 36, 2
+    steps, neurons = prompt.shape
+    wide, tall = max(min(22, 560 // max(neurons, 1)), 4), 20
+    left = 36
     parts = []
     for t in range(steps):
-        y = top + t * cell
-        parts.append(tag("text", f"t = {t}", x=0, y=y + cell * 0.5 + 4))
-        for j in range(width):
-            shape = {"x": left + j * cell + 1, "y": y + 1, "width": cell - 2, "height": cell - 2}
-            on = prompt[t, j]
+        parts.append(tag("text", f"t = {t}", x=0, y=t * tall + 15))
+        for j in range(neurons):
+            on = bool(prompt[t, j])
             parts.append(
-                tag("rect", **shape, fill=colour if on else None, class_=None if on else "cell")
-            )
-    return _svg(left + width * cell + 2, top + steps * cell + 2, "prompt, a row per step", parts)
+                tag("rect", x=left + j * wide + 1, y=t * tall + 2, width=wide - 2, height=tall - 3,
+                    fill=colour if on else None, class_=None if on else "cell")
+            )  # fmt: skip
+    return _svg(left + neurons * wide + 2, steps * tall + 2, "prompt, a row per step", parts)
 
 
-def token_map(
-    uri: str, gates: np.ndarray, silent: np.ndarray, words: str, *, side: int = 128
-) -> Html:
-    """Which experts each token went to, over the image.
+def token_map(gates: np.ndarray, silent: np.ndarray, words: str, *, side: int = 128) -> Html:
+    """Which experts each token went to, over the image (the page's `--photo` where it is put).
 
     Args:
         gates: (height, width, E); a token with several experts is split between them.
@@ -114,18 +111,10 @@ def token_map(
                         class_="id",
                     )
                 )
-    parts: list[Html] = [
-        tag("rect", width=side, height=side, fill="#000"),
-        tag(
-            "image",
-            href=uri,
-            width=_r(columns * cell),
-            height=_r(rows * cell),
-            preserveAspectRatio="none",
-        ),
-    ]
+    edge = _r(min(2.0, 0.07 * cell))
+    parts: list[Html] = []
     parts += [
-        tag("path", d="".join(d), fill=c, fill_opacity=".6", stroke=c, stroke_width=2)
+        tag("path", d="".join(d), fill=c, fill_opacity=".6", stroke=c, stroke_width=edge)
         for c, d in fills.items()
     ]
     parts += [tag("path", d="".join(d), fill=c, stroke="#fff") for c, d in dots.items()]
@@ -133,7 +122,7 @@ def token_map(
         parts.append(
             tag("path", d="".join(outline), fill="none", stroke="#9aa4b0", stroke_dasharray="3 2")
         )
-    return _svg(columns * cell, rows * cell, words, parts + words_on_top)
+    return _svg(columns * cell, rows * cell, words, parts + words_on_top, class_="over")
 
 
 def line_chart(
@@ -236,7 +225,9 @@ def legend(colours: dict[str, str]) -> Html:
     )
 
 
-def _svg(width: float, height: float, words: str, parts: list[Html]) -> Html:
+def _svg(
+    width: float, height: float, words: str, parts: list[Html], *, class_: str | None = None
+) -> Html:
     return tag(
         "svg",
         join(parts),
@@ -245,6 +236,7 @@ def _svg(width: float, height: float, words: str, parts: list[Html]) -> Html:
         height=_r(height),
         role="img",
         aria_label=words,
+        class_=class_,
     )
 
 

@@ -73,8 +73,10 @@ def samples_section(facts: ReportFacts) -> Html:
         for k, i in enumerate(chosen)
     ]
     panels = [
-        tag("div", _panel(facts, i), class_=f"sample sample{k}") for k, i in enumerate(chosen)
-    ]
+        tag("div", _panel(facts, i), class_=f"sample sample{k}",
+            style=f"--photo:url({png_uri(to_rgb(facts.images[i]))})")
+        for k, i in enumerate(chosen)
+    ]  # fmt: skip
     note = (
         f"{len(chosen)} of the {len(facts.labels)} images recorded: up to two that are answered "
         "wrongly, then the first image of each class. Choose one:"
@@ -86,7 +88,6 @@ def samples_section(facts: ReportFacts) -> Html:
 
 def _panel(facts: ReportFacts, i: int) -> Html:
     name = class_name(facts, int(facts.labels[i]))
-    picture = to_rgb(facts.images[i])
     answers = []
     for backend, prediction in facts.predictions.items():
         right = int(prediction[i]) == int(facts.labels[i])
@@ -95,15 +96,14 @@ def _panel(facts: ReportFacts, i: int) -> Html:
         answers.append(tag("li", f"{label(backend, BACKENDS)}: ", tag("b", said), " ", verdict))
     parts = [
         tag("h3", f"Image {i}, label {name}"),
-        tag("div", figure(pixels(picture, f"image {i}", side=128, photo=True), "input"),
+        tag("div", figure(pixels(to_rgb(facts.images[i]), f"image {i}", side=128, photo=True), "input"),
             tag("ul", *answers), class_="maps"),
         _relays(facts, i), _prompt(facts, i),
-        tag("div", *(_routing(facts, router, i, picture) for router in facts.routers),
-            class_="columns wider"),
+        _routing(facts, i),
         tag("h4", "Spikes of every population"),
         tag("p", "Across: hardware step = depth + time step, so each population works a few steps "
             "after the one before it. Down: neurons; where a pixel stands for several, it is the "
-            "stronger the more of them spiked. Graded relays are not drawn.", class_="note"),
+            "stronger the more of them spiked. Graded relays are not drawn. (It scrolls sideways.)", class_="note"),
         raster(facts, i),
     ]  # fmt: skip
     return join(parts)
@@ -116,18 +116,18 @@ def _relays(facts: ReportFacts, i: int) -> Html:
     channels = spikes.shape[-1] // 2
     names = CHANNELS.get(channels, tuple(f" {c}" for c in range(channels)))
     rows = []
-    for kind, colour, first in (("ON", ON_COLOUR, 0), ("OFF", OFF_COLOUR, channels)):
-        for c in range(channels):
+    for c in range(channels):
+        for kind, colour, first in (("ON", ON_COLOUR, 0), ("OFF", OFF_COLOUR, channels)):
             cells = spikes[:MOST_STEPS, ..., first + c]
             maps = [
-                figure(pixels(tinted(one, colour), f"{kind} cells, step {t}", side=84),
-                       f"{kind}{names[c]}, t = {t}")
+                figure(pixels(tinted(one, colour), f"{kind} cells, step {t}", side=84), f"t = {t}")
                 for t, one in enumerate(cells)
-            ]  # fmt: skip
-            rows.append(tag("div", *maps, class_="maps"))
+            ]
+            title = tag("div", f"{kind}{names[c]}", class_="soft")
+            rows.append(tag("div", title, tag("div", *maps, class_="maps")))
     return join([
         tag("h4", "Relay cells: where the image is brighter (ON) or darker (OFF) than around"),
-        _cut(len(spikes)), tag("div", *rows, class_="columns"),
+        _cut(len(spikes)), tag("div", *rows, class_="columns wider"),
     ])  # fmt: skip
 
 
@@ -139,26 +139,37 @@ def _prompt(facts: ReportFacts, i: int) -> Html | None:
     return join([tag("h4", title), tag("div", prompt_map(prompt, PROMPT_COLOUR), class_="scroll")])
 
 
-def _routing(facts: ReportFacts, router: str, i: int, picture: np.ndarray) -> Html:
-    gates, silent = facts.gates(router)[i], silent_tokens(facts, router)[i]
-    uri = png_uri(picture)
-    maps = [
-        figure(
-            token_map(uri, gates[t], silent[t], f"{router}, step {t}: expert by token"), f"t = {t}"
+def _routing(facts: ReportFacts, i: int) -> Html | None:
+    if not facts.routers:
+        return None
+    words = "One cell per token, over the image."
+    maps, experts, steps = [], 0, 0
+    several = closed = silent = False
+    for router in facts.routers:
+        gates = facts.gates(router)[i].astype(bool)
+        quiet = silent_tokens(facts, router)[i]
+        steps, experts = len(gates), max(experts, gates.shape[-1])
+        several |= bool((gates.sum(-1) > 1).any())
+        closed |= not gates.any(-1).all()
+        silent |= bool(quiet.any())
+        pictures = [
+            figure(token_map(one, quiet[t], f"{router}, step {t}: expert by token"), f"t = {t}")
+            for t, one in enumerate(gates[:MOST_STEPS])
+        ]
+        maps.append(
+            tag("div", tag("h4", tag("code", router)), tag("div", *pictures, class_="grid4"))
         )
-        for t in range(min(len(gates), MOST_STEPS))
-    ]
-    experts = {f"expert {e}": expert_colour(e) for e in range(gates.shape[-1])}
-    several = " A token with several experts is split." if (gates.sum(-1) > 1).any() else ""
-    closed = " A dashed cell: no expert yet." if (~gates.astype(bool).any(-1)).any() else ""
-    dots = (
-        " A dot instead of a full cell: the token sent no spike, so its expert gets a bias at most."
-    )
-    words = f"One cell per token, over the image.{several}{closed}{dots if silent.any() else ''}"
-    return tag(
-        "div", tag("h4", "Tokens to experts, ", tag("code", router)), legend(experts),
-        tag("p", words, class_="note"), _cut(len(gates)), tag("div", *maps, class_="grid4"),
-    )  # fmt: skip
+    words += " A token with several experts is split between them." if several else ""
+    words += " A dashed cell: no expert yet." if closed else ""
+    if silent:
+        words += (
+            " Dots in place of a cell: the token sent no spike, so its expert gets a bias at most."
+        )
+    colours = {f"expert {e}": expert_colour(e) for e in range(experts)}
+    return join([
+        tag("h4", "Tokens to experts"), legend(colours), tag("p", words, class_="note"), _cut(steps),
+        tag("div", *maps, class_="columns wider"),
+    ])  # fmt: skip
 
 
 def _cut(steps: int) -> Html | None:

@@ -23,7 +23,7 @@ def training_section(facts: ReportFacts) -> Html | None:
     charts = []
     if accuracies:
         lowest = min(min(y) for _, y in accuracies.values())
-        floor = max(0.0, int(10 * lowest) / 10)
+        floor = max(f for f in (min(lowest, 0.0), 0.0, 0.6, 0.8) if f <= lowest)
         chart = line_chart(accuracies, [TRAINING, VALIDATION], low=floor, high=1.0, unit="%")
         keys = dict(zip(accuracies, (TRAINING, VALIDATION), strict=False))
         charts.append(tag("div", tag("h4", "accuracy"), legend(keys), chart))

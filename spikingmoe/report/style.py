@@ -67,7 +67,8 @@ border-inline:2px solid var(--ink);min-width:2px}
 .summary td:nth-child(2){white-space:nowrap}
 .maps{display:flex;flex-wrap:wrap;gap:10px 14px;align-items:flex-end;margin:.3em 0 .8em}
 .wider>*{flex-basis:520px}.grid4{display:grid;grid-template-columns:repeat(4,minmax(0,136px));gap:10px;margin:.3em 0 .8em}
-.grid4 svg{width:100%}figure{margin:0}figcaption{font-size:.82rem;color:var(--soft)}
+.grid4 svg{width:100%}.over{background:#000 var(--photo) 0 0/100% 100%;image-rendering:pixelated}
+.picks img{margin:0 auto}figure{margin:0}figcaption{font-size:.82rem;color:var(--soft)}
 img,svg image{image-rendering:pixelated}svg{display:block;max-width:100%;height:auto}
 .scroll svg{max-width:none}svg text{fill:var(--ink);font:11px system-ui,sans-serif}
 svg text.dim{fill:var(--soft)}svg text.id{fill:#fff;font-weight:700;paint-order:stroke;stroke:#000a;
@@ -82,7 +83,7 @@ stroke-width:2px;text-anchor:middle}
 font-size:.8rem;text-align:center}
 .sample{display:none}.wrong{color:var(--bad);font-weight:600}.right{color:var(--good)}
 details{margin:.6em 0}summary{cursor:pointer;color:var(--accent)}
-@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}.grid4{grid-template-columns:repeat(2,minmax(0,150px))}}
+@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}.bar .value{white-space:normal;max-width:9em}.grid4{grid-template-columns:repeat(2,minmax(0,150px))}}
 @media print{.sample{display:block!important}.picks,nav{display:none}section{break-inside:avoid-page}}
 """
 
