@@ -13,7 +13,7 @@ A bias beyond 4,095 is split: its coarse part comes from the constant input.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -21,13 +21,19 @@ from scipy.sparse import csr_matrix
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import MAX_ACCUMULATED
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, Relay, is_graded, size
+from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, is_graded, size
 from hardware.ir.synapses import AnySynapse, Sparse
 from hardware.ir.validate import MAX_BIAS, MAX_THRESHOLD
 from hardware.passes.bounds import Bounds, current_bounds, largest, message_bounds
+from hardware.passes.grid import (
+    HIGHEST_EXPONENT,
+    LARGEST_MANTISSA,
+    LOWEST_EXPONENT,
+    round_weight,
+    to_integers,
+)
+from hardware.passes.scale_groups import ScaleGroup, scale_groups
 
-LARGEST_MANTISSA = 254
-LOWEST_EXPONENT, HIGHEST_EXPONENT = -1, 7
 SHRINK, ATTEMPTS = 0.97, 60
 
 
@@ -43,13 +49,6 @@ def quantise(graph: SpikeGraph) -> SpikeGraph:
 
 
 Incoming = tuple[AnySynapse, csr_matrix]
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Populations that share one scale, in topological order."""
-
-    names: tuple[str, ...]
 
 
 class _Quantiser:
@@ -73,7 +72,7 @@ class _Quantiser:
             top = 2 ** (population.bits - 1) - 1
             self.scale[population.name] = top / population.limit if is_graded(population) else 1.0
             self.messages[population.name] = message_bounds(population, None, fixed=True)
-        waiting = _groups(self.graph)
+        waiting = scale_groups(self.graph)
         while waiting:
             ready = [g for g in waiting if self._sources_are_scaled(g)]
             if not ready:
@@ -97,7 +96,7 @@ class _Quantiser:
         limits = self.graph.gate_limits
         return current_bounds(size(population), incoming, known, limits, fixed=fixed)
 
-    def _sources_are_scaled(self, group: _Group) -> bool:
+    def _sources_are_scaled(self, group: ScaleGroup) -> bool:
         return all(
             s.source in self.scale or s.source in group.names
             for name in group.names
@@ -105,12 +104,12 @@ class _Quantiser:
             if is_graded(self.graph.populations[s.source])
         )
 
-    def _source_scale(self, synapse: AnySynapse, own: float, group: _Group) -> float:
+    def _source_scale(self, synapse: AnySynapse, own: float, group: ScaleGroup) -> float:
         if not is_graded(self.graph.populations[synapse.source]):
             return 1.0
         return own if synapse.source in group.names else self.scale[synapse.source]
 
-    def _quantise_group(self, group: _Group) -> None:
+    def _quantise_group(self, group: ScaleGroup) -> None:
         roles = {self.graph.populations[name].role for name in group.names}
         if roles <= LOGIC_ROLES:
             self._try(group, 2.0, exact=True)
@@ -126,7 +125,7 @@ class _Quantiser:
             f"+-{MAX_ACCUMULATED}; its inputs are too many or too unequal"
         )
 
-    def _scale_limit(self, group: _Group) -> float:
+    def _scale_limit(self, group: ScaleGroup) -> float:
         limits = []
         for name in group.names:
             population = self.graph.populations[name]
@@ -146,7 +145,7 @@ class _Quantiser:
             raise GraphError(f"population '{group.names[0]}' has no inputs to derive a scale from")
         return min(limit, float(MAX_THRESHOLD))
 
-    def _ratio(self, synapse: AnySynapse, group: _Group) -> float:
+    def _ratio(self, synapse: AnySynapse, group: ScaleGroup) -> float:
         """Largest |integer weight| per unit of the group's scale; 0 for synapses within the group."""
         if is_graded(self.graph.populations[synapse.source]) and synapse.source in group.names:
             return 0.0
@@ -154,7 +153,7 @@ class _Quantiser:
             synapse, 1.0, group
         )
 
-    def _candidates(self, group: _Group, limit: float) -> list[float]:
+    def _candidates(self, group: ScaleGroup, limit: float) -> list[float]:
         """Scales in (limit / 2, limit] at which some synapse uses its whole mantissa."""
         scales = [limit]
         for name in group.names:
@@ -166,7 +165,7 @@ class _Quantiser:
                         scales.append(min(limit, LARGEST_MANTISSA * 2.0**exponent / ratio))
         return [s for s in scales if s > limit / 2]
 
-    def _error(self, group: _Group, scale: float) -> float:
+    def _error(self, group: ScaleGroup, scale: float) -> float:
         """Summed squared rounding error of the currents, in real units.
 
         Copies of one synapse (a stream unrolled to several readers) count once.
@@ -180,24 +179,29 @@ class _Quantiser:
                     continue
                 seen.add(key)
                 source_scale = self._source_scale(synapse, scale, group)
-                mantissa, exponent = _round_weight(synapse.weight * (scale / source_scale))
+                mantissa, exponent = round_weight(synapse.weight * (scale / source_scale))
                 difference = mantissa * 2.0**exponent - synapse.weight * (scale / source_scale)
                 reach = source_scale * largest(self.real[synapse.source])
                 total += float(np.square(difference * reach / scale).sum())
         return total
 
-    def _try(self, group: _Group, scale: float, *, exact: bool) -> bool:
+    def _try(self, group: ScaleGroup, scale: float, *, exact: bool) -> bool:
         """Quantise with this scale; False if the accumulated input could leave its range."""
         incoming: dict[str, list[Incoming]] = {name: [] for name in group.names}
         for name in group.names:
             self.scale[name] = scale
             for synapse in self.graph.incoming(name):
                 wanted = synapse.weight * (scale / self._source_scale(synapse, scale, group))
-                mantissa, exponent = _round_weight(wanted)
+                mantissa, exponent = round_weight(wanted)
                 if exact and not np.array_equal(mantissa * 2.0**exponent, wanted):
                     raise GraphError(
                         f"synapse '{synapse.source}' -> '{name}': a population with role "
                         f"'{self.graph.populations[name].role}' needs whole weights up to 127"
+                    )
+                if synapse.weight.any() and not mantissa.any():
+                    raise GraphError(
+                        f"synapse '{synapse.source}' -> '{name}': all its weights round to zero at "
+                        f"the scale {scale:.3g} that the other inputs of '{name}' allow"
                     )
                 self.weights[id(synapse)] = (mantissa, exponent)
                 whole = replace(synapse, weight=mantissa, exponent=exponent)
@@ -240,14 +244,14 @@ class _Quantiser:
             scale = self.scale[name]
             if isinstance(population, LIF):
                 bias, extra = self._split_bias(population, scale, constant)
-                threshold = _to_integers(population.threshold * scale)
+                threshold = to_integers(population.threshold * scale)
                 population = replace(population, threshold=threshold, bias=bias, scale=scale)
                 if extra is not None:
                     synapses.append(extra)
                     if constant not in self.graph.populations:
                         coarse = [Input(name=constant, shape=(1,), kind="constant")]
             elif isinstance(population, Readout):
-                bias = _to_integers(population.bias * scale)
+                bias = to_integers(population.bias * scale)
                 population = replace(population, bias=bias, scale=scale)
             else:
                 population = replace(population, scale=scale)
@@ -261,11 +265,11 @@ class _Quantiser:
     ) -> tuple[np.ndarray, Sparse | None]:
         if population.role == "comparator":  # the bias only decides ties: one unit does
             return np.asarray(population.bias > 0, dtype=np.int32), None
-        bias = _to_integers(population.bias * scale)
+        bias = to_integers(population.bias * scale)
         if np.abs(bias).max() <= MAX_BIAS:
             return bias, None
         bias = np.broadcast_to(bias, population.shape).ravel()
-        mantissa, exponent = _round_weight(bias.astype(np.float64))
+        mantissa, exponent = round_weight(bias.astype(np.float64))
         rest = bias - (mantissa.astype(np.int64) << max(exponent, 0))
         if exponent < 0 or np.abs(rest).max() > MAX_BIAS:
             raise GraphError(
@@ -283,50 +287,8 @@ class _Quantiser:
         return rest.reshape(population.shape).astype(np.int32), synapse
 
 
-def _groups(graph: SpikeGraph) -> list[_Group]:
-    """Populations of one scale group, or joined by graded synapses of weight +1 or -1."""
-    leader = {name: name for name in graph.order if not isinstance(graph.populations[name], Input)}
-
-    def find(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
-
-    named: dict[str, str] = {}
-    for name in leader:
-        population = graph.populations[name]
-        if isinstance(population, (LIF, Relay)) and population.scale_group:
-            first = named.setdefault(population.scale_group, name)
-            leader[find(name)] = find(first)
-    for synapse in graph.synapses:
-        relayed = isinstance(graph.populations[synapse.source], Relay)
-        if relayed and np.all(np.abs(synapse.weight[synapse.weight != 0]) == 1.0):
-            leader[find(synapse.target)] = find(synapse.source)
-    members: dict[str, list[str]] = {}
-    for name in leader:
-        members.setdefault(find(name), []).append(name)
-    return [_Group(tuple(names)) for names in members.values()]
-
-
-def _to_integers(values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.rint(values), dtype=np.int32)
-
-
 def _largest_bias(population: Population) -> float:
     """Largest bias that takes part in the sum, in real units (a comparator's only decides ties)."""
     if isinstance(population, LIF) and population.role != "comparator":
         return float(np.abs(population.bias).max())
     return 0.0
-
-
-def _round_weight(weight: np.ndarray) -> tuple[np.ndarray, int]:
-    """Integer weights as (even mantissa, exponent): mantissa * 2^exponent is nearest to `weight`."""
-    largest_weight = float(np.abs(weight).max(initial=0.0))
-    exponent = LOWEST_EXPONENT
-    if largest_weight > 0:
-        needed = int(np.ceil(np.log2(largest_weight / (LARGEST_MANTISSA + 1))))
-        exponent = max(LOWEST_EXPONENT, needed)
-    while np.rint(largest_weight / 2.0 ** (exponent + 1)) * 2 > LARGEST_MANTISSA:
-        exponent += 1
-    mantissa = 2 * np.rint(weight / 2.0 ** (exponent + 1))
-    return mantissa.astype(np.int32), exponent
