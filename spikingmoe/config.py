@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_type_hints
 
@@ -248,6 +249,8 @@ def _check_types(config: object) -> None:
         )
         if wrong:
             raise TypeError(f"{field.name}={value!r} is {type(value).__name__}; needs {hint}")
+        if hint is float and not math.isfinite(value):
+            raise ValueError(f"{field.name}={value!r} must be a finite number")
 
 
 PRESETS: dict[str, ModelConfig] = {

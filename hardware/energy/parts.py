@@ -29,7 +29,7 @@ def part_of(name: str) -> str:
         return "other"
     if expert := re.search(r"\.moe\.experts\.(\w+)", name):
         return f"experts.{expert[1]}"
-    if re.search(r"\.moe\.(score|compare|gate|latch)", name):
+    if re.search(r"\.moe\.(score|compare|gate|decided|latch)", name):
         return "router"
     for segment, part in (
         ("prompt", "prompt"),

@@ -22,11 +22,12 @@ from spikingmoe.cli.chain import (
     verify_run,
     write_metrics,
 )
-from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
+from spikingmoe.cli.console import say, show_table
 from spikingmoe.cli.report import make_facts, write_report
 from spikingmoe.cli.train import configurations
 from spikingmoe.cli.verify import show_verification
 from spikingmoe.data import load_data
+from spikingmoe.report.findings import main_table
 
 TABLES = ["horowitz45", "loihi1"]
 
@@ -67,45 +68,13 @@ def run(args: Namespace) -> int:
     clock.seconds["total"] = round(time.perf_counter() - started, 1)
     write_metrics(out, metrics)
     show_verification(verified)
-    _show_summary(metrics)
+    show_table(
+        "one network on torch, Lava floating and Lava fixed point (energies: estimates, horowitz45)",
+        ["", "value", "n, range"],
+        main_table(metrics),
+    )
+    say(f"{clock.seconds['total']:.0f} s of work")
     say(
         f"metrics: {out / 'metrics.json'}   program: {out / 'digits-fixed.program'}   report: {page}"
     )
     return 0 if verified.same else 1
-
-
-def _show_summary(metrics: dict) -> None:
-    accuracy, experts = metrics["accuracy"], metrics["experts"]
-    test, n = accuracy["test"], accuracy["samples"]
-    rows = [
-        [f"accuracy, torch, whole test set (n = {test['samples']})", percent(test["torch"])],
-        [f"accuracy, torch (n = {n})", percent(accuracy["torch"])],
-        [f"accuracy, Lava floating point (same n = {n})", percent(accuracy["lava_float"])],
-        [f"accuracy, Lava fixed point (same n = {n})", percent(accuracy["lava_fixed"])],
-    ]
-    for arithmetic in ("float", "fixed"):
-        part = metrics["verify"][arithmetic]
-        rows.append(
-            [
-                f"spikes compared / differing, {arithmetic}",
-                f"{part['compared']:,} / {part['differing']}",
-            ]
-        )
-    for name, synops in metrics["synops_per_sample"].items():
-        energy = metrics["energy_pj_per_sample"][name]
-        shown = test["torch"] if name == MOE else accuracy["twins"].get(name)
-        what = "multiply-accumulates" if name == "relu" else "synaptic operations"
-        rows.append(
-            [
-                f"{_TITLES[name]}: accuracy, {what} and energy per image",
-                f"{percent(shown)}, {number(synops)}, {nanojoules(energy)}",
-            ]
-        )
-    rows.append(["share of experts silent (gates closed)", percent(experts["silent_share"])])
-    latency = metrics["latency_steps"]
-    rows.append(["latency in steps (depth + T)", f"{latency['depth']} + {latency['time_steps']}"])
-    rows.append(["seconds of work", f"{metrics['seconds']['total']:.0f}"])
-    show_table("one network, three machines (energy: estimates, horowitz45)", ["", "value"], rows)
-
-
-_TITLES = {MOE: "mixture", "dense": "dense spiking twin", "relu": "ReLU twin"}

@@ -59,7 +59,7 @@ class GatedBatchNorm(nn.Module):
         centred = (x - mean[:, None]) * gates
         var = centred.square().sum(dim=1) / count
         with torch.no_grad():
-            step = self.momentum * enough
+            step = (self.momentum * enough).to(self.running_mean)
             unbiased = var * (rows / (rows - 1).clamp(min=1.0))
             self.running_mean.lerp_(mean, step.expand_as(mean))
             self.running_var.lerp_(unbiased, step.expand_as(var))

@@ -23,7 +23,12 @@ def experts_section(facts: ReportFacts) -> Html:
     parts: list[Html] = []
     if (silent := number(look(facts.metrics, "experts", "silent_share"))) is not None:
         parts.append(
-            tag("p", "Silent share, as the run recorded it: ", tag("b", percent(silent)), ".")
+            tag(
+                "p",
+                "Experts silent: ",
+                tag("b", percent(silent)),
+                " (gates that are closed, of every image, time step, token and expert).",
+            )
         )
     loads = [_load(facts, router) for router in facts.routers]
     parts += [
@@ -94,17 +99,13 @@ def _by_class(facts: ReportFacts, router: str) -> Html:
         cells = [_heat(float(share)) for share in shares]
         rows.append((class_name(facts, int(label)), *cells, int((labels == label).sum())))
     header = ["class", *(f"expert {e}" for e in range(gates.shape[-1])), "images"]
-    return tag("div", tag("h4", tag("code", router)), _heat_table(header, rows))
+    return tag("div", tag("h4", tag("code", router)), table(header, rows))
 
 
 def _heat(share: float) -> Html:
     """A shaded box: the colour shows through the card, so it works light and dark."""
     colour = f"color-mix(in srgb,var(--accent) {100 * min(share, 1.0) * 0.75:.0f}%,transparent)"
     return tag("span", f"{100 * share:.0f}", class_="heat", style=f"background:{colour}")
-
-
-def _heat_table(header: list[str], rows: list[tuple]) -> Html:
-    return tag("div", table(header, rows), class_="tight")
 
 
 def _breakable(name: str) -> Html:

@@ -7,7 +7,17 @@ from typing import Any
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html, bars, join, table, tag
 from spikingmoe.report.style import expert_colour
-from spikingmoe.report.wording import MODELS, band, count, energy, label, look, mapping, number
+from spikingmoe.report.wording import (
+    MODELS,
+    band,
+    count,
+    energy,
+    label,
+    look,
+    mapping,
+    number,
+    sequence,
+)
 
 MOST_EXPERTS = 8
 
@@ -42,7 +52,7 @@ def _table(name: str, models: dict[str, Any]) -> Html:
         _prices(first),
     ]  # fmt: skip
     notes = {
-        label(k, MODELS): [str(c) for c in look(v, "caveats") or ()] for k, v in reports.items()
+        label(k, MODELS): [str(c) for c in sequence(look(v, "caveats"))] for k, v in reports.items()
     }
     if any(notes.values()):
         parts.append(tag("h4", "Caveats"))

@@ -34,7 +34,7 @@ class ReportFacts:
     @property
     def routers(self) -> list[str]:
         """Names of the mixtures, e.g. `blocks.0.moe`; empty for a dense model."""
-        return [name.removesuffix(".gate") for name in self.spikes if name.endswith(".gate")]
+        return [name.removesuffix(".gate") for name in self.spikes if name.endswith(".moe.gate")]
 
     def gates(self, router: str) -> np.ndarray:
         """(n, T, height, width, E): the gates that the experts saw (the latch, if decisions are held)."""

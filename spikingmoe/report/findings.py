@@ -71,6 +71,10 @@ def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
         usual = band(value)
         text = energy(usual[0]) if usual else UNKNOWN
         rows.append((f"estimated energy, {label(name, MODELS)}", text, remark))
+    if (silent := number(look(metrics, "experts", "silent_share"))) is not None:
+        rows.append(
+            ("experts silent", percent(silent), "gates closed, of image x step x token x expert")
+        )
     if (first := number(look(metrics, "latency_steps", "first_sample"))) is not None:
         every = count(look(metrics, "latency_steps", "every"))
         rows.append(
@@ -133,7 +137,8 @@ def _accuracy(metrics: dict[str, Any]) -> list[Finding]:
         said.append(f"the {twin} reaches {percent(other)} ({_points(points)})")
         spread = 0.0
         if samples and samples >= 1:
-            spread = math.sqrt((own * (1 - own) + other * (1 - other)) / samples)
+            variance = own * (1 - own) + other * (1 - other)
+            spread = math.sqrt(max(variance, 0.0) / samples)
         if abs(own - other) < 2 * spread:
             unclear.append(twin)
         elif points < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.image import imsave
@@ -36,7 +37,7 @@ def png_uri(pixels: np.ndarray) -> str:
     """uint8 RGB or RGBA pixels as a data URI."""
     buffer = io.BytesIO()
     pixels = np.ascontiguousarray(pixels)
-    imsave(buffer, pixels, format="png", metadata={"Software": None})
+    imsave(buffer, pixels, format="png", metadata={"Software": ""})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -213,7 +214,7 @@ def timeline(depth: int, steps: int, samples: int = 3) -> Html:
     return _svg(left + 560 + 24, y + 20, "samples in the pipeline, by hardware step", parts)
 
 
-def legend(colours: dict[str, str]) -> Html:
+def legend(colours: Mapping[str, str]) -> Html:
     """Names and their colours."""
     return tag(
         "div",

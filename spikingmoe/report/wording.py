@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 UNKNOWN = "-"
+LARGEST = 1e30
 BACKENDS = {
     "torch": "torch",
-    "lava_float": "Lava, floating point",
-    "lava_fixed": "Lava, fixed point",
-    "reference_float": "reference, floating point",
-    "reference_fixed": "reference, fixed point",
+    "lava_float": "Lava floating point",
+    "lava_fixed": "Lava fixed point",
+    "reference_float": "reference floating point",
+    "reference_fixed": "reference fixed point",
 }
 MODELS = {
     "moe": "mixture",
@@ -37,11 +38,16 @@ def mapping(values: object, *keys: str) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
+def sequence(value: object) -> list[Any]:
+    """A list's items; an empty list for anything else."""
+    return list(value) if isinstance(value, list | tuple) else []
+
+
 def number(value: object) -> float | None:
-    """A finite number, or None."""
+    """A finite number, or None; what exceeds `LARGEST` is taken for rubbish."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if -LARGEST <= value <= LARGEST else None
 
 
 def percent(value: object) -> str:

@@ -1,0 +1,468 @@
+"""The report page: self-contained, escaped, complete, honest about what is missing or worse."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from spikingmoe.report import ReportFacts, build_page, overview_png
+from spikingmoe.report.activity import measured_load
+from spikingmoe.report.findings import findings, main_table
+from spikingmoe.report.markup import VOID, table, tag
+from spikingmoe.report.pictures import to_rgb, token_map
+from spikingmoe.report.raster import group_of
+from spikingmoe.report.samples import choose_samples, silent_tokens
+from spikingmoe.report.wording import count, energy, interval, look, percent
+
+SAMPLES, STEPS, SIDE, GRID, EXPERTS = 8, 3, 8, 2, 4
+HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>\"'"
+
+
+def make_facts(metrics=None, *, top_k=1, hold_step=None, dense=False, channels=1) -> ReportFacts:
+    """A made-up run with the populations of a lowered model of one block."""
+    rng = np.random.default_rng(0)
+
+    def spikes(*shape):
+        return rng.random((SAMPLES, STEPS, *shape)) < 0.4
+
+    grid = (GRID, GRID)
+    sent = {
+        "input": rng.normal(size=(SAMPLES, STEPS, SIDE, SIDE, channels)),
+        "stem.lif0": spikes(SIDE, SIDE, 4),
+        "stream.0": rng.normal(size=(SAMPLES, STEPS, *grid, 4)),
+        "blocks.0.attention.q": spikes(*grid, 4),
+        "head.x": spikes(*grid, 4),
+    }
+    if dense:
+        sent |= {"blocks.0.mlp.x": spikes(*grid, 4), "blocks.0.mlp.hidden": spikes(*grid, 8)}
+    else:
+        order = rng.random((SAMPLES, STEPS, *grid, EXPERTS)).argsort(axis=-1)
+        gates = np.zeros(order.shape, dtype=bool)
+        np.put_along_axis(gates, order[..., :top_k], True, axis=-1)
+        x = spikes(*grid, 4)
+        x[:, :, 0, 0] = False
+        sent |= {
+            "prompt.relay": spikes(SIDE, SIDE, 2 * channels),
+            "prompt.lif": spikes(16),
+            "blocks.0.moe.x": x,
+            "blocks.0.moe.score": rng.normal(size=gates.shape),
+            "blocks.0.moe.compare": spikes(*grid, EXPERTS * (EXPERTS - 1)),
+            "blocks.0.moe.gate": gates,
+            "blocks.0.moe.experts.0.hidden": spikes(*grid, 8),
+        }
+        if hold_step is not None:
+            latch = np.repeat(gates[:, hold_step : hold_step + 1], STEPS, axis=1)
+            latch[:, :hold_step] = False
+            sent["blocks.0.moe.latch"] = latch
+    labels = np.arange(SAMPLES) % 3
+    return ReportFacts(
+        metrics={} if metrics is None else metrics,
+        classes=("zero", "one", "two"),
+        images=rng.random((SAMPLES, SIDE, SIDE, channels)),
+        labels=labels,
+        predictions={"torch": labels, "lava_fixed": np.where(np.arange(SAMPLES) == 5, 0, labels)},
+        spikes=sent,
+        depth={name: i for i, name in enumerate(sent)},
+        history=[
+            {
+                "epoch": e,
+                "loss": 2.0 - e,
+                "train_accuracy": 0.5,
+                "validation_accuracy": 0.25 + e / 4,
+            }
+            for e in (0, 1)
+        ],
+    )
+
+
+def report(value, low, high, **more):
+    """An energy report as JSON values."""
+    band = {"value": value, "low": low, "high": high}
+    return {
+        "title": "A cost table",
+        "boundary": "arithmetic alone",
+        "caveats": ["memory left out"],
+        "samples": 64,
+        "energy_pj_per_sample": band,
+        "synops_per_sample": 4321.0,
+        "counts_per_sample": {"accumulates": 4000.0, "spikes_sent": 77.0},
+        "by_operation": {
+            "accumulates": {
+                "count_per_sample": 4000.0,
+                "energy_pj_per_sample": band,
+                "grade": "convention",
+                "source": "a paper of 2014",
+                "note": "one point",
+            }
+        },
+        "by_part": {"stem": {"synops_per_sample": 9.0, "energy_pj_per_sample": band}},
+        "not_priced": {"spikes_sent": "communication is ignored"},
+        **more,
+    }
+
+
+def full_metrics():
+    """Everything a demo records."""
+    return {
+        "command": "spikingmoe demo --out there",
+        "config": {"model": {"preset": "digits", "embed_dim": 32}, "train": {"epochs": 41}},
+        "seed": 1234,
+        "versions": {"numpy": "1.26.4"},
+        "machine": {"cores": 7},
+        "accuracy": {
+            "torch": 0.96875,
+            "lava_float": 0.953125,
+            "lava_fixed": 0.9375,
+            "samples": 64,
+            "test": {"torch": 0.975, "reference_fixed": 0.9665, "samples": 359},
+            "twins": {"dense": 0.981, "relu": 0.9861},
+        },
+        "verify": {
+            "float": {"compared": 987654, "differing": 0, "samples": 16},
+            "fixed": {"compared": 876543, "differing": 0, "samples": 64},
+            "pairs": [
+                {
+                    "left": "torch-float64",
+                    "right": "reference",
+                    "arithmetic": "float",
+                    "samples": 16,
+                    "compared": 987654,
+                    "differing": 0,
+                    "predictions_differ": 0,
+                    "graded_max_difference": 3.1e-14,
+                    "first": None,
+                }
+            ],
+            "float32": {
+                "samples": 64,
+                "images_diverged": 1,
+                "share": 1 / 64,
+                "largest_margin": 3.2e-7,
+            },
+        },
+        "synops_per_sample": {"moe": 520223.9, "dense": 464566.4, "relu": 460096},
+        "energy_pj_per_sample": {"moe": 696595.0, "dense": 600919.0, "relu": 2116441.0},
+        "energy": {
+            "horowitz45": {
+                "moe": report(696595.0, 696595.0, 1151587.0),
+                "dense": report(600919.0, 600919.0, 816000.0),
+            }
+        },
+        "experts": {"silent_share": 0.123, "load": {"blocks.0.moe": [0.4, 0.3, 0.2, 0.1]}},
+        "latency_steps": {"depth": 29, "time_steps": 4, "first_sample": 33, "every": 4},
+        "seconds": {"train": 41.25, "lava float": 21.0},
+    }
+
+
+class _Tags(HTMLParser):
+    """Elements with their attributes; fails on tags that do not match."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], []
+
+    def handle_starttag(self, name, attributes):
+        self.elements.append((name, dict(attributes)))
+        if name not in VOID | {"wbr"}:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        assert self.open
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(page):
+    """The page's elements, after a check that they are well formed."""
+    tags = _Tags()
+    tags.feed(page)
+    assert not tags.open
+    return tags
+
+
+@pytest.fixture(scope="module")
+def full_page():
+    return build_page(make_facts(full_metrics()))
+
+
+VARIANTS = {
+    "top1": {},
+    "top2": {"top_k": 2},
+    "top3": {"top_k": 3},
+    "window": {"hold_step": 1},
+    "dense": {"dense": True},
+    "events": {"channels": 2},
+    "colour": {"channels": 3},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_page_is_self_contained_and_well_formed(variant):
+    page = build_page(make_facts(full_metrics(), **VARIANTS[variant]))
+    tags = parsed(page)
+    assert not {"script", "link", "iframe", "object"} & {name for name, _ in tags.elements}
+    for _, attributes in tags.elements:
+        for key, value in attributes.items():
+            assert not key.startswith("on")
+            if key == "href":
+                assert value.startswith(("#", "data:image/png"))
+            if key == "src":
+                assert value.startswith("data:image/png")
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "@import" not in page
+    assert all(u.startswith("data:image/png") for u in re.findall(r"url\((.*?)\)", page))
+    assert len(page) < 1_000_000
+
+
+def test_the_package_needs_neither_torch_nor_hardware():
+    code = (
+        "import sys, spikingmoe.report\n"
+        "print([m for m in ('torch', 'hardware', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _poisoned(value):
+    """The same structure, each text replaced and each key made hostile where it is data."""
+    if isinstance(value, dict):
+        return {k: _poisoned(v) for k, v in value.items()} | {HOSTILE: HOSTILE}
+    if isinstance(value, list):
+        return [_poisoned(v) for v in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_hostile_text_is_escaped():
+    facts = make_facts(_poisoned(full_metrics()))
+    renamed = {
+        f"{name}{HOSTILE}" if name == "stem.lif0" else name: s for name, s in facts.spikes.items()
+    }
+    renamed[f"blocks.1.{HOSTILE}.gate"] = facts.gates("blocks.0.moe")
+    predictions = {HOSTILE: facts.labels, **facts.predictions}
+    page = build_page(
+        replace(facts, classes=(HOSTILE,) * 3, spikes=renamed, predictions=predictions)
+    )
+    tags = parsed(page)
+    assert "script" not in {name for name, _ in tags.elements}
+    assert not any("onerror" in attributes for _, attributes in tags.elements)
+    assert all(a["src"].startswith("data:") for n, a in tags.elements if n == "img")
+    assert "&lt;script&gt;" in page
+
+
+def test_every_number_is_on_the_page(full_page):
+    text = " ".join(parsed(full_page).text)
+    for number in (
+        *("96.9 %", "95.3 %", "93.8 %", "97.5 %", "96.7 %", "98.1 %", "98.6 %"),
+        *("987,654 compared, 0 differ", "876,543 compared, 0 differ", "3.1e-14", "3.2e-07"),
+        *("520,224", "464,566", "460,096", "0.697 µJ", "1.15 µJ", "0.601 µJ", "2.12 µJ"),
+        *("4,321", "4,000", "77", "a paper of 2014", "convention", "communication is ignored"),
+        *("arithmetic alone", "memory left out", "12.3 %", "40.0 %", "29 steps", "33 steps"),
+        *("1234", "1.26.4", "spikingmoe demo --out there", "41.2 s", "21.0 s", "epoch 1"),
+        *("1 of 64 images diverge", "50.0 %", "zero", "wrong"),
+    ):
+        assert number in text, number
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it():
+    page = build_page(replace(make_facts(), spikes={}, depth={}, history=[]))
+    text = "".join(parsed(page).text)
+    for section, command in (
+        ("Results", "demo"),
+        ("Images, spikes, experts", "report RUN"),
+        ("Energy", "energy RUN"),
+        ("Verification", "verify RUN"),
+        ("Latency", "verify RUN"),
+        ("Training", "train"),
+        ("Configuration", "demo"),
+    ):
+        assert f"{section}: not part of this run. It comes from spikingmoe {command}" in text
+
+
+@pytest.mark.parametrize(
+    "junk", [None, [], "text", float("nan"), {"a": None}, [None, {"b": 1}], True]
+)
+def test_malformed_metrics_never_raise_and_never_invent(junk):
+    metrics = dict.fromkeys(full_metrics(), junk)
+    page = build_page(make_facts(metrics))
+    parsed(page)
+    assert "nan %" not in page
+    for outer, values in full_metrics().items():
+        if isinstance(values, dict):
+            parsed(build_page(make_facts({outer: dict.fromkeys(values, junk)})))
+
+
+def _places(values, place=()):
+    """Every key's place in nested containers."""
+    for key in values if isinstance(values, dict) else range(len(values)):
+        yield (*place, key)
+        if isinstance(values[key], dict | list):
+            yield from _places(values[key], (*place, key))
+
+
+@pytest.mark.parametrize("junk", [None, "text", [None], {"a": None}, -3, 10**40, float("inf")])
+def test_a_single_malformed_value_never_raises(junk):
+    facts = replace(make_facts(), spikes={}, depth={})
+    for *path, last in _places(full_metrics()):
+        metrics = full_metrics()
+        inner = metrics
+        for key in path:
+            inner = inner[key]
+        inner[last] = junk
+        build_page(replace(facts, metrics=metrics))
+
+
+def test_latency_falls_back_on_the_depths_of_the_populations():
+    facts = make_facts()
+    text = "".join(parsed(build_page(facts)).text)
+    depth = max(facts.depth.values())
+    assert f"{depth} steps" in text
+    assert f"{depth + STEPS} steps" in text
+
+
+def test_a_dense_model_has_no_experts_and_says_so():
+    text = "".join(parsed(build_page(make_facts(dense=True))).text)
+    assert "This model is dense" in text
+    assert "no relay cells" in text
+    assert "Tokens to experts" not in text
+
+
+def test_two_experts_share_a_cell_and_silent_tokens_are_dots():
+    gates = np.array([[[1, 1, 0], [0, 1, 0]]], dtype=bool)
+    silent = np.zeros((1, 2), dtype=bool)
+    picture = token_map(gates, silent, "words")
+    assert [picture.count(shape) for shape in ("L", "<text")] == [4, 3]
+    dotted = token_map(gates, ~silent, "words")
+    assert "<text" not in dotted
+    assert len(re.findall(r"a[\d.]+ [\d.]+ 0 1 0", dotted)) == 6
+    assert "stroke-dasharray" in token_map(np.zeros_like(gates), silent, "words")
+
+
+def test_window_hold_shows_the_latch_and_tokens_without_an_expert():
+    held = make_facts(hold_step=1)
+    assert not held.gates("blocks.0.moe")[:, 0].any()
+    assert "no expert yet" in build_page(held)
+    assert "no expert yet" not in build_page(make_facts())
+
+
+def test_silent_tokens_are_those_whose_neurons_sent_nothing():
+    facts = make_facts()
+    silent = silent_tokens(facts, "blocks.0.moe")
+    assert silent.shape == (SAMPLES, STEPS, GRID, GRID)
+    assert silent[:, :, 0, 0].all()
+    assert (silent == ~facts.spikes["blocks.0.moe.x"].any(-1)).all()
+
+
+def test_load_comes_from_the_metrics_or_else_from_the_gates():
+    load, source = measured_load(make_facts(full_metrics()), "blocks.0.moe")
+    assert load.tolist() == [0.4, 0.3, 0.2, 0.1]
+    assert "run recorded" in source
+    facts = make_facts()
+    load, source = measured_load(facts, "blocks.0.moe")
+    assert load == pytest.approx(facts.gates("blocks.0.moe").mean((0, 1, 2, 3)))
+    assert f"{SAMPLES} images" in source
+
+
+def _text(metrics):
+    return {f.text: f.kind for f in findings(metrics)}
+
+
+def test_findings_say_when_the_mixture_is_dearer_or_cheaper():
+    metrics = full_metrics()
+    said = " ".join(_text(metrics))
+    assert "1.12 times the dense twin's 464,566: more work, not less" in said
+    assert (
+        "the mixture is dearer, 1.16 times as much, at the low, usual and high cost alike" in said
+    )
+    assert "the dense twin reaches 98.1 % (0.6 points more)" in said
+    assert "359 images are too few to tell it from the dense twin" in said
+    metrics["energy"]["horowitz45"]["dense"] = report(1e6, 9e5, 1.2e6)
+    metrics["synops_per_sample"]["dense"] = 1e6
+    said = _text(metrics)
+    assert any("is cheaper, 0.70 times" in text and kind == "good" for text, kind in said.items())
+    assert not any("more work" in text for text in said)
+    metrics["energy"]["horowitz45"]["dense"] = report(1e6, 6e5, 1.2e6)
+    assert any("the order turns round" in text for text in _text(metrics))
+
+
+def test_findings_never_call_different_spikes_the_same():
+    metrics = full_metrics()
+    (same,) = [f for f in findings(metrics) if "compared" in f.text]
+    assert same.kind == "good"
+    assert same.text.startswith("Same spikes")
+    metrics["verify"]["pairs"][0]["differing"] = 2
+    (unequal,) = [f for f in findings(metrics) if "compared" in f.text]
+    assert unequal.kind == "bad"
+    assert unequal.text.startswith("NOT shown")
+    for entry in ({"compared": 5, "differing": 1}, {"compared": 0, "differing": 0}):
+        (found,) = findings({"verify": {"fixed": entry}})
+        assert found.kind == "bad"
+        assert "Same" not in found.text
+
+
+def test_main_table_holds_bands_of_the_table_that_the_energy_came_from():
+    rows = {what: (number, remark) for what, number, remark in main_table(full_metrics())}
+    assert rows["estimated energy, mixture"] == ("0.697 µJ", "0.697 µJ to 1.15 µJ")
+    assert rows["estimated energy, ReLU twin"] == ("2.12 µJ", "")
+    assert rows["same spikes, fixed point"] == ("876,543 compared, 0 differ", "64 images")
+    assert main_table({}) == []
+
+
+def test_samples_shown_include_wrong_answers_and_distinct_classes():
+    facts = make_facts()
+    assert choose_samples(facts, 3) == [0, 1, 5]  # 5 is wrong and of class 2
+    assert choose_samples(facts) == sorted({*range(5), 5})
+
+
+def test_numbers_in_words():
+    assert [energy(v) for v in (696595, 50, 2.5e9, 0, 170000)] == [
+        *("0.697 µJ", "50.0 pJ", "2.50 mJ", "0 pJ", "0.170 µJ")
+    ]
+    assert energy(42000, like_pj=1000) == "42.0 nJ"
+    assert (percent(0.984), count(1234567.8), count(2.5), count(None)) == (
+        *("98.4 %", "1,234,568", "2.50", "-"),
+    )
+    assert interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Wilson, by hand
+    assert look({"a": {"b": 1}}, "a", "b") == 1
+    assert look({"a": 3}, "a", "b") is None
+
+
+def test_markup_escapes_text_and_attributes():
+    assert tag("p", "a < b", title='"x"') == '<p title="&quot;x&quot;">a &lt; b</p>'
+    assert "&lt;b&gt;" in table(["<b>"], [("x",)])
+
+
+def test_populations_are_grouped():
+    names = (
+        "prompt.lif",
+        "blocks.1.attention.token",
+        "blocks.0.moe.decided",
+        "blocks.0.mlp.x",
+        "q",
+    )
+    assert [group_of(n) for n in names] == ["prompt", "attention", "router", "experts", "other"]
+
+
+def test_images_of_any_channels_become_colours():
+    for channels in (1, 2, 3):
+        picture = to_rgb(np.ones((2, 2, channels)))
+        assert picture.shape == (2, 2, 3)
+        assert picture.dtype == np.uint8
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_overview_is_a_picture_1400_pixels_wide(variant):
+    picture = overview_png(make_facts(full_metrics(), **VARIANTS[variant]))
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(picture[16:20], "big") == 1400
+
+
+def test_overview_without_samples_is_refused():
+    with pytest.raises(ValueError, match="no samples were recorded"):
+        overview_png(replace(make_facts(), spikes={}))
