@@ -88,7 +88,7 @@ def compare_traces(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> Co
     for name in common:
         a, b = left.spikes[name], right.spikes[name]
         if name not in exact:
-            graded = max(graded, float(np.abs(a - b).max()))
+            graded = float(np.maximum(graded, np.abs(a - b).max()))  # max() would drop a NaN
             continue
         unequal = a != b
         by_population[name] = (a.size, int(unequal.sum()))

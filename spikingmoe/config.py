@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_type_hints
@@ -140,6 +141,8 @@ class TrainConfig:
         balance_weight, entropy_weight: of the load-balance and the routing-entropy loss.
         homeostatic_rate: how far the homeostatic bias moves per step against the load error.
         max_shift: augmentation, a random translation by up to this many pixels.
+        threads: of the CPU; part of the recipe, since it decides the order of floating-point sums.
+            One is best for small models, also where other work runs beside.
     """
 
     data: str = "digits"
@@ -153,11 +156,12 @@ class TrainConfig:
     entropy_weight: float = 0.001
     homeostatic_rate: float = 5e-3
     max_shift: int = 1
+    threads: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training: {name}={getattr(self, name)} must be at least 1")
         for name in (
@@ -230,8 +234,14 @@ def _from_dict(cls: type, values: dict[str, object]):
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+@functools.cache
+def _type_hints(cls: type) -> dict[str, object]:
+    """Evaluated once per class: reading a checkpoint later evaluates nothing."""
+    return get_type_hints(cls)
+
+
 def _check_types(config: object) -> None:
-    hints = get_type_hints(type(config))
+    hints = _type_hints(type(config))
     for field in fields(config):  # type: ignore[arg-type]
         value, hint = getattr(config, field.name), hints[field.name]
         choices = get_args(hint) if str(hint).startswith("typing.Literal") else ()
@@ -249,7 +259,7 @@ def _check_types(config: object) -> None:
         )
         if wrong:
             raise TypeError(f"{field.name}={value!r} is {type(value).__name__}; needs {hint}")
-        if hint is float and not math.isfinite(value):
+        if isinstance(value, (int, float)) and not math.isfinite(value):
             raise ValueError(f"{field.name}={value!r} must be a finite number")
 
 

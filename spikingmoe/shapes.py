@@ -15,8 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 Images = Float[Tensor, "B C height width"]
-Frames = Float[Tensor, "T B C height width"]
+Frames = Float[Tensor, "frames B C height width"]  # 1 frame for a still image, else T
 Tokens = Float[Tensor, "T B N D"]
 Gates = Float[Tensor, "T B N E"]
 Prompt = Float[Tensor, "T B M"]
 Logits = Float[Tensor, "B classes"]
+Scores = Float[Tensor, "*rows E"]
+Load = Float[Tensor, " E"]

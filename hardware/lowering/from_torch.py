@@ -14,6 +14,7 @@ from hardware.ir.synapses import Conv2d
 from hardware.lowering.builder import Builder, Stream, Tap
 from hardware.lowering.fold import fold_conv, fold_linear, norm_affine, to_numpy
 from hardware.lowering.mixture import lower_dense_mlp, lower_mixture
+from hardware.lowering.structure import check_structure
 from hardware.lowering.views import channels_last, plain, token_map
 from hardware.passes.balance_delays import balance_delays
 from hardware.passes.drop_dead import drop_dead
@@ -54,6 +55,7 @@ def lower_with_taps(
         raise LoweringError(type(model).__name__, "only spikingmoe models can be lowered")
     if residual not in ("relay", "unrolled"):
         raise ValueError(f"residual={residual!r}; use 'relay' or 'unrolled'")
+    check_structure(model)
     config = model.config
     builder = Builder(time_steps=config.time_steps, unrolled=residual == "unrolled")
     size, channels = config.image_size, config.input_channels

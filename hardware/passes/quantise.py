@@ -112,7 +112,11 @@ class _Quantiser:
     def _quantise_group(self, group: ScaleGroup) -> None:
         roles = {self.graph.populations[name].role for name in group.names}
         if roles <= LOGIC_ROLES:
-            self._try(group, 2.0, exact=True)
+            if not self._try(group, 2.0, exact=True):
+                raise GraphError(
+                    f"population '{group.names[0]}': its accumulated input can exceed "
+                    f"+-{MAX_ACCUMULATED}; give it fewer inputs or smaller weights"
+                )
             return
         limit = self._scale_limit(group)
         for _ in range(ATTEMPTS):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hardware.energy import COST_TABLES, EnergyReport, ann_energy, estimate
 from hardware.files import write_json
@@ -21,7 +22,7 @@ from hardware.passes.quantise import quantise
 from hardware.simulate import simulate
 from hardware.trace import SpikeTrace
 from hardware.verify import Comparison, RoundingReport, compare_traces, rounding_divergence
-from spikingmoe.cli.console import progress, say
+from spikingmoe.cli.console import console, progress, say
 from spikingmoe.config import ModelConfig, TrainConfig, dense_twin, relu_twin
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, load_run, newest_valid, package_versions
@@ -45,6 +46,13 @@ class Clock:
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
+def open_run(path: str) -> Run:
+    """Load a run and give torch the CPU threads of its recipe."""
+    run = load_run(path)
+    torch.set_num_threads(run.train_config.threads)
+    return run
+
+
 def train_run(
     config: ModelConfig,
     settings: TrainConfig,
@@ -55,11 +63,7 @@ def train_run(
     title: str,
 ) -> Run:
     """Train with a bar on a terminal and a line every few epochs elsewhere."""
-    import torch
-
-    from spikingmoe.cli.console import console
-
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    torch.set_num_threads(settings.threads)
     every = max(1, settings.epochs // 8)
 
     def line(record: dict[str, float], epochs: int) -> None:
@@ -137,8 +141,6 @@ def verify_run(
 
     Torch and the reference are compared on all images of `split`, Lava on the first `samples`.
     """
-    import torch
-
     some = split.first(samples)
     with clock.stage("lower"):
         graph = lower(run.model)

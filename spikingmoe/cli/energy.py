@@ -14,19 +14,19 @@ from spikingmoe.cli.chain import (
     base_metrics,
     energy_metrics,
     load_twins,
+    open_run,
     test_accuracy,
     write_metrics,
 )
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.data import load_data
-from spikingmoe.train.checkpoint import load_run
 from spikingmoe.train.fit import check_fit
 
 
 def run(args: Namespace) -> int:
     """Counts times a cost table, for the run and its twins."""
     get_table(args.costs)
-    trained = load_run(args.run)
+    trained = open_run(args.run)
     data = load_data(trained.train_config.data)
     check_fit(trained.model_config, data)
     runs = {MOE: trained, **load_twins(trained, trained.folder / "twins", data, make=args.twins)}

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import base_metrics, write_metrics
+from spikingmoe.cli.chain import base_metrics, open_run, write_metrics
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.data import load_data
-from spikingmoe.train.checkpoint import load_run
 from spikingmoe.train.fit import check_fit, evaluate
 
 
 def run(args: Namespace) -> int:
     """Test accuracy, and how the experts were used."""
-    trained = load_run(args.run)
+    trained = open_run(args.run)
     data = load_data(args.data or trained.train_config.data)
     check_fit(trained.model_config, data)
     accuracy, seconds, outputs = evaluate(trained.model, data.test)

@@ -12,8 +12,8 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import size
 from hardware.lowering import lower
 from hardware.passes.quantise import quantise
+from spikingmoe.cli.chain import open_run
 from spikingmoe.cli.console import number, say, show_table
-from spikingmoe.train.checkpoint import load_run
 
 
 def run(args: Namespace) -> int:
@@ -22,7 +22,7 @@ def run(args: Namespace) -> int:
         raise FileError(
             f"{args.output}: is a folder; name a file, such as {args.output}/digits.program"
         )
-    trained = load_run(args.run)
+    trained = open_run(args.run)
     graph = lower(trained.model, residual=args.residual)
     graph = replace(graph, notes={**graph.notes, "data": trained.train_config.data})
     if args.fixed:

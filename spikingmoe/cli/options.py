@@ -40,6 +40,7 @@ HELP = {
     "epochs": "passes over the training images",
     "batch_size": "images per step",
     "learning_rate": "peak learning rate of AdamW",
+    "threads": "CPU threads of training",
     "seed": "seed of weights, order and augmentation",
 }
 

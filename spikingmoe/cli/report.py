@@ -17,6 +17,7 @@ from spikingmoe.cli.chain import (
     expert_metrics,
     first,
     latency_metrics,
+    open_run,
     test_accuracy,
     write_metrics,
 )
@@ -25,13 +26,13 @@ from spikingmoe.data import load_data
 from spikingmoe.data.image_data import ImageData
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.page import build_page
-from spikingmoe.train.checkpoint import Run, load_run
+from spikingmoe.train.checkpoint import Run
 from spikingmoe.train.fit import check_fit
 
 
 def run(args: Namespace) -> int:
     """Gather what earlier commands measured of a run and write its page."""
-    trained = load_run(args.run)
+    trained = open_run(args.run)
     data = load_data(trained.train_config.data)
     check_fit(trained.model_config, data)
     split = data.test.first(args.samples)

@@ -16,18 +16,18 @@ from spikingmoe.cli.chain import (
     energy_metrics,
     latency_metrics,
     load_twins,
+    open_run,
     verify_run,
     write_metrics,
 )
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.data import load_data
-from spikingmoe.train.checkpoint import load_run
 from spikingmoe.train.fit import check_fit
 
 
 def run(args: Namespace) -> int:
     """Compare torch, the reference and Lava; exit code 1 if anything differs."""
-    trained = load_run(args.run)
+    trained = open_run(args.run)
     data = load_data(trained.train_config.data)
     check_fit(trained.model_config, data)
     clock = Clock()

@@ -11,6 +11,7 @@ from spikingmoe.config import ModelConfig
 from spikingmoe.functional.attention import per_head, qk_token_sum
 from spikingmoe.layers.linear import LinearNorm
 from spikingmoe.layers.neuron import And, make_neuron
+from spikingmoe.shapes import Tokens
 
 
 class QKAttention(nn.Module):
@@ -42,7 +43,7 @@ class QKAttention(nn.Module):
         """(H,), positive."""
         return self.log_gain.exp()
 
-    def forward(self, stream: Tensor) -> Tensor:
+    def forward(self, stream: Tokens) -> Tokens:
         x = self.neuron(stream)
         query = self.query_neuron(self.query(x))
         key = self.key_neuron(self.key(x))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spikingmoe.config import ModelConfig
 from spikingmoe.layers.linear import GatedBatchNorm, LinearNorm
 from spikingmoe.layers.neuron import And, make_neuron
+from spikingmoe.shapes import Gates, Tokens
 
 
 class Experts(nn.Module):
@@ -32,7 +33,7 @@ class Experts(nn.Module):
         self.weight2 = nn.Parameter(_linear_init(experts, dim, width))
         self.norm2 = GatedBatchNorm(experts, dim)
 
-    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+    def forward(self, x: Tokens, gates: Gates) -> Tokens:
         gates_ETBN1 = gates.movedim(-1, 0)[..., None]
         x_ETBND = self.gate(gates_ETBN1, x[None])
         gates_ER1 = gates_ETBN1.flatten(1, 3)
@@ -52,7 +53,7 @@ class SpikingMLP(nn.Module):
         self.neuron = make_neuron(config)
         self.down = LinearNorm(config.expert_width, config.embed_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tokens) -> Tokens:
         return self.down(self.neuron(self.up(x)))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from spikingmoe.config import ModelConfig
 from spikingmoe.layers.expert import Experts, SpikingMLP
 from spikingmoe.layers.neuron import make_neuron
 from spikingmoe.layers.router import Router, RoutingInfo
+from spikingmoe.shapes import Prompt, Tokens
 
 
 class MixtureOfExperts(nn.Module):
@@ -22,7 +23,7 @@ class MixtureOfExperts(nn.Module):
         self.router = Router(config)
         self.experts = Experts(config)
 
-    def forward(self, stream: Tensor, prompt: Tensor) -> tuple[Tensor, RoutingInfo]:
+    def forward(self, stream: Tokens, prompt: Prompt) -> tuple[Tokens, RoutingInfo]:
         x = self.neuron(stream)
         gates, info = self.router(x, prompt)
         return self.experts(x, gates), info
@@ -36,5 +37,5 @@ class DenseMLP(nn.Module):
         self.neuron = make_neuron(config)
         self.mlp = SpikingMLP(config)
 
-    def forward(self, stream: Tensor) -> Tensor:
+    def forward(self, stream: Tokens) -> Tokens:
         return self.mlp(self.neuron(stream))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from spikingmoe.config import ModelConfig
 from spikingmoe.layers.linear import LinearNorm
 from spikingmoe.layers.neuron import make_neuron
+from spikingmoe.shapes import Frames, Prompt
 
 
 def difference_of_gaussians(kernel: int, *, centre: float = 0.8, surround: float = 1.6) -> Tensor:
@@ -82,7 +83,7 @@ class SDPrompt(nn.Module):
         self.project = LinearNorm(channels * config.prompt_grid**2, config.prompt_width)
         self.neuron = make_neuron(config)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Frames) -> Prompt:
         current = self.cells(frames)
         relay = self.relay_neuron(current.expand(self.time_steps, *current.shape[1:]))
         pooled = self.pool(relay.flatten(0, 1)).flatten(1).unflatten(0, relay.shape[:2])

@@ -16,6 +16,7 @@ from spikingmoe.functional.routing import (
     load_balance_loss,
     top_k_gate,
 )
+from spikingmoe.shapes import Gates, Prompt, Scores, Tokens
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TopKGate(nn.Module):
         super().__init__()
         self.k = k
 
-    def forward(self, scores: Tensor) -> Tensor:
+    def forward(self, scores: Scores) -> Scores:
         return top_k_gate(scores, self.k)
 
 
@@ -52,7 +53,7 @@ class WindowHold(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, gates: Tensor) -> Tensor:
+    def forward(self, gates: Gates) -> Gates:
         return hold_window(gates, self.step)
 
 
@@ -73,7 +74,7 @@ class Router(nn.Module):
         self.choose = TopKGate(config.top_k)
         self.hold = WindowHold(config.hold_step) if config.hold == "window" else None
 
-    def forward(self, x: Tensor, prompt: Tensor) -> tuple[Tensor, RoutingInfo]:
+    def forward(self, x: Tokens, prompt: Prompt) -> tuple[Gates, RoutingInfo]:
         plain = self.from_prompt(prompt)[:, :, None] + self.from_token(x)
         scores = plain + self.homeostatic_bias
         gates = self.choose(scores)

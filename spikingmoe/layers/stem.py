@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from spikingmoe.config import ModelConfig
 from spikingmoe.layers.neuron import make_neuron
+from spikingmoe.shapes import Frames, Tokens
 
 
 class ConvNorm(nn.Module):
@@ -38,8 +39,8 @@ class Stem(nn.Module):
         )
         self.neurons = nn.ModuleList(make_neuron(config) for _ in config.stem_channels)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        x = frames
+    def forward(self, frames: Frames) -> Tokens:
+        x: Tensor = frames
         for i, conv in enumerate(self.convs):
             current = conv(x)
             if i == 0:

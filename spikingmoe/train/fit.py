@@ -17,7 +17,7 @@ from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import ModelOutput, SpikingTransformer
 from spikingmoe.train.callbacks import EpochCheckpoint, EpochReport, progress_bar
 from spikingmoe.train.checkpoint import ArchiveIO, Run, checkpoints, load_run, newest_valid
-from spikingmoe.train.loader import make_loader
+from spikingmoe.train.loader import EpochBatches, make_loader
 from spikingmoe.train.module import TrainingModule
 
 EVALUATION_BATCH = 256
@@ -52,6 +52,9 @@ def train(
     model = SpikingTransformer(config)
     model.input_limit.fill_(data.input_limit)
     loader = make_loader(data.train, settings.batch_size, seed=settings.seed, shuffle=True)
+    if start is not None:  # Lightning iterates once before it tells the sampler its epoch
+        assert isinstance(loader.sampler, EpochBatches)
+        loader.sampler.set_epoch(load_run(start).epoch)
     module = TrainingModule(model, settings, data, len(loader))
     callbacks: list[L.Callback] = [EpochCheckpoint(out, config)]
     if show_bar:

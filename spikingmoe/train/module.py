@@ -61,7 +61,7 @@ class TrainingModule(L.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"training: the loss is {loss.item()} at epoch {self.current_epoch}, step "
-                f"{batch_index}; lower learning_rate (now {self.config.learning_rate}) and --resume"
+                f"{batch_index}; train anew with a learning_rate below {self.config.learning_rate:g}"
             )
         self.model.adapt(out.routing, self.config.homeostatic_rate)
         self._loss += loss.detach() * len(labels)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import snntorch
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tiny_models import settled_model, tiny_config, tiny_images
 from torch import nn
 
 from hardware.errors import BackendError, LoweringError
@@ -18,8 +19,9 @@ from hardware.passes import balance_delays, drop_dead, quantise, register_delays
 from hardware.simulate import simulate, to_inputs
 from hardware.verify import compare_traces
 from spikingmoe.config import relu_twin
+from spikingmoe.layers.neuron import LIF as TorchLIF
+from spikingmoe.layers.router import TopKGate
 from spikingmoe.model import SpikingTransformer
-from tiny_models import settled_model, tiny_config, tiny_images
 
 
 @st.composite
@@ -59,7 +61,10 @@ class Case:
 
 CASES = st.builds(Case, configs(), st.integers(0, 10_000))
 slow_is_fine = settings(
-    deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],  # the models are small already, and shrinking takes minutes
+    suppress_health_check=[HealthCheck.too_slow],
 )
 PER_STEP = tiny_config(num_experts=4, top_k=2, depth=2)
 HELD = replace(PER_STEP, hold="window", hold_step=1, time_steps=4)
@@ -220,6 +225,26 @@ def test_exactly_k_gates_open_even_in_fixed_point(top_k):
             assert (trace.spikes[f"{router}.gate"].sum(axis=-1) == top_k).all()
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+@pytest.mark.parametrize("hold", ["step", "window"])
+def test_ties_are_broken_alike(top_k, hold):
+    """Router weights from {-1/4, 0, 1/4}: sums are exact and very many scores are equal."""
+    config = replace(PER_STEP, top_k=top_k, hold=hold)
+    model = settled_model(config)
+    for block in model.blocks:
+        router = block.moe.router
+        for weight in (router.from_prompt.weight, router.from_token.weight):
+            weight.data.copy_((8 * weight.data).round().clamp(-1, 1) / 4)
+        router.homeostatic_bias.copy_(torch.tensor([0.25, 0.0, 0.25, 0.0]))
+    images = tiny_images(config, 20)
+    graph = lower(model)
+    trace = reference(graph, images)
+    scores = np.sort(trace.spikes["blocks.0.moe.score"], axis=-1)[..., ::-1]
+    assert (scores[..., top_k - 1] == scores[..., top_k]).mean() > 0.05, "ties must be common"
+    comparison = compare_traces(graph, record_torch(model, images), trace)
+    assert comparison.same, comparison.first
+
+
 def test_event_frames_run_on_the_reference():
     config = replace(PER_STEP, input_channels=2)
     model = settled_model(config).double()
@@ -272,6 +297,66 @@ def test_replaced_modules_are_refused_by_name(path):
         lower(refused(path))
     assert caught.value.module == path
     assert f"cannot lower '{path}'" in str(caught.value)
+
+
+class Either(nn.Module):
+    """OR in the place of AND."""
+
+    def forward(self, a, b):
+        return torch.maximum(a.expand_as(b), b)
+
+
+class SoftReset(TorchLIF):
+    """A subclass that computes something else."""
+
+    def forward(self, current):
+        return (current > 1).to(current.dtype)
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [
+        ("blocks.0.attention.gate", Either()),
+        ("blocks.1.attention.neuron", SoftReset()),
+        ("stem.convs.0.conv", nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=True)),
+        ("stem.convs.0.conv", nn.Conv2d(1, 4, 3, stride=2, padding=2, dilation=2, bias=False)),
+        ("stem.convs.0", nn.Identity()),
+        ("blocks.0.attention.query.linear", nn.Linear(8, 8)),
+        ("blocks.0.attention.query.norm", nn.LayerNorm(8)),
+        ("blocks.0.moe.router.from_token", nn.Linear(8, 4)),
+        ("blocks.0.moe.router.choose", TopKGate(1)),
+        ("head", nn.Linear(8, 3, bias=False)),
+        ("blocks.1", nn.Identity()),
+        ("blocks.0.extra", nn.Linear(2, 2)),
+    ],
+)
+def test_parts_that_compute_something_else_are_not_lowered_as_if_they_did_not(path, module):
+    """The rules read weights: what `forward` does besides must not be passed over."""
+    model = settled_model(PER_STEP)
+    model.set_submodule(path, module, strict=False)
+    if path.endswith("choose"):
+        module.forward = lambda scores: (scores > 0).to(scores.dtype)
+        module.__class__ = type("Threshold", (TopKGate,), {})
+    with pytest.raises(LoweringError) as caught:
+        lower(model)
+    assert caught.value.module == path
+
+
+def test_neurons_may_differ_in_decay_and_threshold():
+    model = settled_model(PER_STEP)
+    model.blocks[0].attention.key_neuron = TorchLIF(membrane_decay=0.25, threshold=0.75)
+    model.blocks[1].moe.experts.neuron = TorchLIF(membrane_decay=0.0, threshold=0.5)
+    images = tiny_images(PER_STEP, 6)
+    graph = lower(model)
+    assert graph.populations["blocks.0.attention.k"].membrane_decay == 0.25
+    assert compare_traces(graph, record_torch(model, images), reference(graph, images)).same
+
+
+def test_lowering_leaves_the_random_numbers_alone():
+    model = settled_model(PER_STEP)
+    before = torch.get_rng_state()
+    lower(model)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_has_no_spikes_is_refused():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_models import settled_model, tiny_config, tiny_images
 
 from hardware.energy import Operation, count_operations
 from hardware.ir import run_reference
@@ -12,7 +13,6 @@ from hardware.lowering import lower, record_torch
 from hardware.passes.quantise import quantise
 from hardware.simulate import to_inputs
 from hardware.verify import compare_traces
-from tiny_models import settled_model, tiny_config, tiny_images
 
 SHUT = 1  # the expert whose gates are forced shut
 CONFIG = tiny_config(num_experts=4, top_k=2, depth=2, expert_width=5)
@@ -57,7 +57,7 @@ def test_no_spike_and_no_operation(arithmetic, hold):
         graph = quantise(graph)
     trace = run_reference(graph, to_inputs(graph, tiny_images(CONFIG, 20)))
     counts = count_operations(graph, trace)
-    work = {e: 0 for e in range(4)}
+    work = dict.fromkeys(range(4), 0)
     for synapse, tally in zip(graph.synapses, counts.synapses, strict=True):
         if synapse.expert is not None:
             work[synapse.expert[1]] += sum(tally.operations.values())
@@ -119,7 +119,9 @@ def test_its_weights_change_nothing_in_fixed_point():
     rng = np.random.default_rng(0)
     shaken = graph.with_(
         synapses=[
-            replace(s, weight=np.where(s.weight != 0, 2 * rng.integers(-127, 128, s.weight.shape), 0))
+            replace(
+                s, weight=np.where(s.weight != 0, 2 * rng.integers(-127, 128, s.weight.shape), 0)
+            )
             if s.expert is not None and s.expert[1] == SHUT
             else s
             for s in graph.synapses

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from tiny_models import settled_model, tiny_config, tiny_images
 from torch.nn import functional as F
 
 from spikingmoe.layers.attention import QKAttention
@@ -17,7 +18,6 @@ from spikingmoe.layers.prompt import (
 )
 from spikingmoe.layers.stem import Stem
 from spikingmoe.model import SpikingTransformer, create_model
-from tiny_models import settled_model, tiny_config, tiny_images
 
 
 @pytest.fixture(autouse=True)

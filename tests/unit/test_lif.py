@@ -7,10 +7,10 @@ import weakref
 import pytest
 import snntorch
 import torch
+from tiny_models import tiny_config
 
 from spikingmoe.functional.lif import lif
 from spikingmoe.layers.neuron import LIF, And, make_neuron
-from tiny_models import tiny_config
 
 SURROGATES = ("atan", "fast_sigmoid", "sigmoid")
 

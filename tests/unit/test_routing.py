@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from tiny_models import tiny_config
 
 from spikingmoe.functional.routing import (
     entropy_loss,
@@ -15,7 +16,6 @@ from spikingmoe.functional.routing import (
     top_k_mask,
 )
 from spikingmoe.layers.router import Router
-from tiny_models import tiny_config
 
 
 def naive_gates(scores, k):

@@ -1,0 +1,398 @@
+"""The command line: the whole chain on a tiny run, and one clear line for everything wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from hardware.files import read_archive, write_archive
+from hardware.ir.serialize import FORMAT_VERSION, KIND
+from spikingmoe.cli.main import main
+from spikingmoe.cli.options import COMMANDS
+
+TINY = [
+    "--stem-channels=[4]",
+    "--stem-strides=[2,2]",
+    "--embed-dim=8",
+    "--num-heads=2",
+    "--expert-width=8",
+    "--num-experts=3",
+    "--prompt-width=4",
+    "--time-steps=2",
+    "--depth=1",
+]
+ONE_CORE = min(os.sched_getaffinity(0))
+DEEP_FILE = "/dev/null/below-a-file"  # a folder that not even root can make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_core():
+    """Training takes one thread per core; a tiny model is faster on one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda _pid: {ONE_CORE})
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two epochs on all digits."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", *TINY, "--epochs=2", "--batch-size=256", f"--out={out}"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def program(run):
+    path = run / "tiny.program"
+    assert main(["lower", str(run), "-o", str(path)]) == 0
+    return path
+
+
+def metrics(folder):
+    return json.loads((Path(folder) / "metrics.json").read_text())
+
+
+def refused(argv, capfd, *parts):
+    """Exit code 2, nothing but one line on stderr, and that line says `parts`."""
+    assert main([str(a) for a in argv]) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("spikingmoe: ")
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+    return err
+
+
+# ---- the chain
+
+
+def test_train_writes_metrics(run):
+    values = metrics(run)
+    assert values["command"] == "train"
+    assert values["epoch"] == 2
+    assert len(values["history"]) == 2
+    assert values["config"]["model"]["embed_dim"] == 8
+    assert values["config"]["train"]["batch_size"] == 256
+    assert values["accuracy"]["test"]["samples"] == 359
+    assert 0 <= values["accuracy"]["test"]["torch"] <= 1
+    assert set(values["versions"]) >= {"python", "torch", "numpy", "spikingmoe"}
+
+
+def test_evaluate_agrees_with_train(run, capfd):
+    assert main(["evaluate", str(run)]) == 0
+    values = metrics(run / "evaluate")
+    assert values["accuracy"]["test"] == metrics(run)["accuracy"]["test"]
+    (load,) = values["experts"]["load"].values()
+    assert len(load) == 3
+    assert sum(load) == pytest.approx(1, abs=1e-5)
+    assert "test accuracy (n = 359)" in capfd.readouterr().out
+
+
+def test_lower_and_simulate(run, program, tmp_path, capfd):
+    for form, extra in (
+        ("float", []),
+        ("fixed", ["--fixed"]),
+        ("unrolled", ["--residual=unrolled"]),
+    ):
+        path = tmp_path / f"{form}.program"
+        assert main(["lower", str(run), "-o", str(path), *extra]) == 0
+        out = tmp_path / form
+        argv = ["simulate", str(path), "--backend=reference", "--samples=40", f"--out={out}"]
+        assert main(argv) == 0
+        values = metrics(out)
+        assert values["samples"] == 40
+        assert len(values["predictions"]) == 40
+        assert values["meta"]["backend"] == "reference"
+        assert values["meta"]["arithmetic"] == ("fixed" if form == "fixed" else "float")
+        assert 0 < values["firing_rates"]["blocks.0.moe.gate"] == pytest.approx(1 / 3)
+    predictions = [metrics(tmp_path / f)["predictions"] for f in ("float", "unrolled")]
+    assert predictions[0] == predictions[1]
+    # "fixed" can also be asked of a float program, with the same result
+    again = ["simulate", str(program), "--backend=reference", "--arithmetic=fixed", "--samples=40"]
+    assert main([*again, f"--out={tmp_path / 'again'}"]) == 0
+    assert metrics(tmp_path / "again")["predictions"] == metrics(tmp_path / "fixed")["predictions"]
+    assert "sha-256 of the content" in capfd.readouterr().out
+
+
+def test_simulate_writes_beside_the_program(program):
+    assert main(["simulate", str(program), "--backend=stream", "--samples=2"]) == 0
+    assert metrics(f"{program}.simulate")["meta"]["backend"] == "stream"
+
+
+def test_energy(run, capfd):
+    assert main(["energy", str(run), "--twins=false"]) == 0
+    values = metrics(run / "energy")
+    assert set(values["synops_per_sample"]) == {"moe"}
+    assert values["synops_per_sample"]["moe"] > 0
+    band = values["energy"]["horowitz45"]["moe"]["energy_pj_per_sample"]
+    assert 0 < band["low"] <= band["value"] <= band["high"]
+    assert values["energy_pj_per_sample"]["moe"] == band["value"]
+    assert "boundary:" in capfd.readouterr().out
+
+
+@pytest.mark.skipif(
+    find_spec("spikingmoe.report.page") is None, reason="the report page is not there yet"
+)
+def test_report(run, capfd):
+    assert main(["report", str(run), "--samples=8"]) == 0
+    page = (run / "report" / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert "</html>" in page
+    values = metrics(run / "report")
+    assert values["command"] == "report"
+    assert values["accuracy"]["test"]["samples"] == 359
+    assert values["latency_steps"]["time_steps"] == 2
+
+
+def test_resume_of_a_finished_run(run):
+    before = {p: p.read_bytes() for p in (run / "checkpoints").iterdir()}
+    argv = ["train", *TINY, "--epochs=2", "--batch-size=256", f"--out={run}", "--resume"]
+    assert main(argv) == 0
+    assert {p: p.read_bytes() for p in (run / "checkpoints").iterdir()} == before
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["trian"], ["unknown command 'trian'", "did you mean 'train'?"]),
+        (["frobnicate"], ["unknown command 'frobnicate' (there are: demo,"]),
+        (["train", "--preset", "digit"], ["unknown preset 'digit'", "did you mean 'digits'?"]),
+        (["train", "--data", "digts"], ["unknown data set 'digts'", "did you mean 'digits'?"]),
+        (["train", "--top-k", "9"], ["top_k=9 exceeds num_experts=4; use 1 to 4"]),
+        (["train", "--epocs", "2"], ["unknown option --epocs; did you mean --epochs?"]),
+        (["train", "--zzzzzz=2"], ["unknown option --zzzzzz (see spikingmoe train --help)"]),
+        (["train", "--epochs", "many"], ["epochs", "many"]),
+        (["train", "--epochs", "2.5"], ["epochs", "2.5"]),
+        (["train", "--epochs"], ["--epochs"]),
+        (["train", "--hold", "windw"], ["hold", "windw"]),
+        (["train", "--learning-rate=.nan"], ["learning_rate=nan must be a finite number"]),
+        (["train", "--seed=-1"], ["seed=-1 must not be negative"]),
+        (["train", "--config", "no-such.yaml"], ["no-such.yaml"]),
+        (["train", "--input-channels=3"], ["data 'digits' has images (1, 8, 8)"]),
+        (["evaluate"], ["required: run"]),
+        (["evaluate", "no-such-run"], ["no-such-run: no such run"]),
+        (["lower", "no-such-run", "-o", "x.program"], ["no-such-run: no such run"]),
+        (["lower", "somewhere"], ["required: output"]),
+        (["verify", "no-such-run"], ["no-such-run"]),
+        (["energy", "no-such-run"], ["no-such-run"]),
+        (["report", "no-such-run"], ["no-such-run"]),
+        (["simulate", "no-such.program"], ["no-such.program"]),
+        (["demo", "--samples", "0"], ["samples=0", "use 1 to 359"]),
+    ],
+)
+def test_bad_input(argv, parts, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(argv, capfd, *parts)
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["evaluate", "{run}", "--data", "mnist"], ["unknown data set 'mnist'"]),
+        (["energy", "{run}", "--costs", "horowitz"], ["horowitz", "horowitz45"]),
+        (["energy", "{run}", "--twins", "perhaps"], ["twins"]),
+        (["lower", "{run}", "-o", "{tmp}"], ["is a folder; name a file"]),
+        (["lower", "{run}", "-o", f"{DEEP_FILE}/x.program"], [DEEP_FILE]),
+        (["lower", "{run}", "-o", "x", "--residual", "graded"], ["graded"]),
+        (["evaluate", "{run}", "--out", DEEP_FILE], [DEEP_FILE]),
+        (["report", "{run}", "--samples", "360"], ["samples=360", "use 1 to 359"]),
+        (["simulate", "{program}", "--backend", "lav"], ["unknown backend 'lav'", "'lava'?"]),
+        (["simulate", "{program}", "--samples", "9999"], ["samples=9999", "use 1 to 359"]),
+        (["simulate", "{program}", "--samples", "-3"], ["samples=-3"]),
+        (["simulate", "{program}", "--samples", "x"], ["samples"]),
+        (["simulate", "{program}", "--backend=reference", "--arithmetic", "bf16"], ["bf16"]),
+        (
+            ["simulate", "{program}", "--backend=reference", "--samples=2", "--out", DEEP_FILE],
+            [DEEP_FILE],
+        ),
+        (["simulate", "{checkpoint}", "--backend=reference"], ["is a 'spikingmoe-checkpoint'"]),
+        (["simulate", "{run}", "--backend=reference"], ["{run}"]),
+        (["evaluate", "{program}"], ["not a 'spikingmoe-checkpoint'"]),
+        (["lower", "{program}", "-o", "x"], ["not a 'spikingmoe-checkpoint'"]),
+        (["evaluate", "{tmp}"], ["holds no checkpoint"]),
+        (["train", "--out", "{run}"], ["holds a run already; use --resume, or another --out"]),
+        (["train", "--out", "{run}", "--resume"], ["was trained with other settings"]),
+    ],
+)
+def test_bad_input_beside_a_run(argv, parts, run, program, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = run / "checkpoints" / "epoch-0002.safetensors"
+    names = {"run": run, "program": program, "checkpoint": checkpoint, "tmp": tmp_path}
+    capfd.readouterr()
+    refused([a.format(**names) for a in argv], capfd, *(p.format(**names) for p in parts))
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+def test_fixed_programs_have_no_float_arithmetic(run, tmp_path, capfd):
+    path = tmp_path / "fixed.program"
+    assert main(["lower", str(run), "-o", str(path), "--fixed"]) == 0
+    capfd.readouterr()
+    argv = ["simulate", path, "--backend=reference", "--arithmetic=float"]
+    refused(argv, capfd, "arithmetic='float' asked of a fixed-point graph")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
+def test_files_that_were_cut_short(run, program, tmp_path, capfd, keep):
+    checkpoint = run / "checkpoints" / "epoch-0002.safetensors"
+    for path, argv in ((program, ["simulate"]), (checkpoint, ["evaluate"])):
+        content = path.read_bytes()
+        short = tmp_path / path.name
+        short.write_bytes(content[: int(keep * len(content))])
+        capfd.readouterr()
+        assert str(short) in refused([*argv, short], capfd)
+
+
+def test_a_program_of_another_version(program, tmp_path, capfd):
+    arrays, meta = read_archive(program, kind=KIND, version=FORMAT_VERSION)
+    newer = tmp_path / "newer.program"
+    write_archive(newer, arrays, meta, kind=KIND, version=FORMAT_VERSION + 1)
+    capfd.readouterr()
+    refused(
+        ["simulate", newer],
+        capfd,
+        f"has version {FORMAT_VERSION + 1}",
+        f"reads version {FORMAT_VERSION}",
+    )
+
+
+class NoLava:
+    """A finder in front of all others that finds no Lava."""
+
+    @staticmethod
+    def find_spec(name, _path=None, _target=None):
+        if name == "lava" or name.startswith("lava."):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+def test_without_lava_the_message_has_the_command(program, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [NoLava, *sys.meta_path])
+    for name in [n for n in sys.modules if n == "lava" or n.startswith("lava.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    refused(
+        ["simulate", program, "--samples=1"],
+        capfd,
+        "lava-nc, which is not installed",
+        "pip install --no-deps --ignore-requires-python lava-nc",
+    )
+
+
+def test_an_output_folder_that_cannot_be_made(capfd):
+    argv = ["train", *TINY, "--epochs=1", "--batch-size=1000", "--out", DEEP_FILE]
+    capfd.readouterr()
+    refused(argv, capfd, DEEP_FILE)
+
+
+# ---- as a program
+
+
+def spawn(*argv, code=None, **options):
+    command = ["-c", code] if code else ["-m", "spikingmoe.cli.main"]
+    return subprocess.Popen(
+        [sys.executable, *command, *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+HELP = """
+import sys
+from spikingmoe.cli.main import main
+for argv in [["--help"], ["--version"], *([c, "--help"] for c in sys.argv[1:])]:
+    try:
+        main(argv)
+        print("no exit", argv)
+    except SystemExit as stop:
+        print("EXIT", argv, stop.code)
+print("HEAVY", [m for m in ("torch", "lightning", "snntorch", "lava", "sklearn") if m in sys.modules])
+"""
+
+
+def test_help_is_quick():
+    """Help of every command, without importing torch."""
+    out, err = spawn(*COMMANDS, code=HELP).communicate(timeout=60)
+    assert err == ""
+    assert "no exit" not in out
+    exits = [line for line in out.splitlines() if line.startswith("EXIT")]
+    assert len(exits) == len(COMMANDS) + 2
+    assert all(line.endswith(" 0") for line in exits)
+    assert "HEAVY []" in out
+    for command in COMMANDS:
+        assert f"usage: spikingmoe {command}" in out
+    for option in ("--top-k", "--hold", "--epochs", "--resume", "--arithmetic", "--costs"):
+        assert option in out
+
+
+def test_without_arguments_it_says_what_there_is():
+    child = spawn()
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert err == ""
+    assert all(command in out for command in COMMANDS)
+
+
+def test_bad_input_as_a_program():
+    child = spawn("train", "--preset", "digit")
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert out == ""
+    assert err == "spikingmoe: unknown preset 'digit'; did you mean 'digits'? (there are: digits)\n"
+
+
+def test_signals_leave_whole_files_and_a_run_that_goes_on(tmp_path):
+    """SIGINT and SIGTERM in the middle of training: 130 and 143, one line, no half-written file."""
+    cases = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    common = ["train", *TINY, "--epochs=300", "--batch-size=256"]
+
+    def prepare():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+        os.sched_setaffinity(0, [ONE_CORE])
+
+    children = {
+        number: spawn(
+            *common,
+            f"--out={tmp_path / number.name}",
+            preexec_fn=prepare,
+        )
+        for number in cases
+    }
+    try:
+        for number, child in children.items():
+            deadline = time.monotonic() + 120
+            while not list((tmp_path / number.name).glob("checkpoints/*.safetensors")):
+                assert child.poll() is None, child.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(0.2)
+            child.send_signal(number)
+            started = time.monotonic()
+            _, err = child.communicate(timeout=30)
+            assert time.monotonic() - started < 10
+            assert child.returncode == cases[number], err
+            assert err.count("\n") == 1, err
+            assert "train again with --resume to go on" in err
+    finally:
+        for child in children.values():
+            child.kill()
+            child.wait()
+    for number in cases:
+        out = tmp_path / number.name
+        files = [p.name for p in out.rglob("*") if p.is_file()]
+        assert all(name.endswith(".safetensors") for name in files), files
+        assert 1 <= len(files) <= 3
+        assert main(["evaluate", str(out)]) == 0
