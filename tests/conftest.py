@@ -10,6 +10,7 @@ install_import_hook(
     ["spikingmoe.functional", "spikingmoe.layers", "spikingmoe.model"], "beartype.beartype"
 )
 
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Small models are slower on several threads, and far slower on a busy machine."""

@@ -31,14 +31,6 @@ ONE_CORE = min(os.sched_getaffinity(0))
 DEEP_FILE = "/dev/null/below-a-file"  # a folder that not even root can make
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_core():
-    """Training takes one thread per core; a tiny model is faster on one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "sched_getaffinity", lambda _pid: {ONE_CORE})
-        yield
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of two epochs on all digits."""
@@ -354,6 +346,7 @@ def test_bad_input_as_a_program():
     assert err == "spikingmoe: unknown preset 'digit'; did you mean 'digits'? (there are: digits)\n"
 
 
+@pytest.mark.slow
 def test_signals_leave_whole_files_and_a_run_that_goes_on(tmp_path):
     """SIGINT and SIGTERM in the middle of training: 130 and 143, one line, no half-written file."""
     cases = {signal.SIGINT: 130, signal.SIGTERM: 143}

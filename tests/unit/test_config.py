@@ -82,6 +82,7 @@ def test_models_that_cannot_be_are_refused(wrong, message):
     [
         ({"epochs": 0}, "epochs=0 must be at least 1"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"threads": 0}, "threads=0 must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": NAN}, "learning_rate=nan must be a finite number"),
         ({"learning_rate": float("inf")}, "learning_rate=inf must be a finite number"),

@@ -184,11 +184,11 @@ def test_scores_are_the_equation():
     gates, _ = router(x, prompt)
     for t, b, n in itertools.product(range(2), range(2), range(4)):
         scores = [
-            float(
+            (
                 router.from_prompt.weight[e] @ prompt[t, b]
                 + router.from_token.weight[e] @ x[t, b, n]
                 + router.homeostatic_bias[e]
-            )
+            ).item()
             for e in range(3)
         ]
         assert gates[t, b, n].tolist() == naive_gates(scores, 2)

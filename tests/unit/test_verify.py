@@ -120,10 +120,7 @@ def test_graded_messages_may_round_but_not_differ(graph, trace):
 
 def test_integers_must_be_equal_in_fixed_point(graph, inputs):
     # A relay passes numbers on at the scale of its reader, so its weights must be whole there.
-    by_one = [
-        one_to_one("relay", "b", 2) if s.source == "relay" else s
-        for s in graph.synapses
-    ]
+    by_one = [one_to_one("relay", "b", 2) if s.source == "relay" else s for s in graph.synapses]
     fixed = quantise(graph.with_(synapses=by_one))
     trace = run_reference(fixed, inputs)
     other = changed(trace)
