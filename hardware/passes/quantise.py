@@ -247,6 +247,7 @@ class _Quantiser:
         for name, population in self.graph.populations.items():
             scale = self.scale[name]
             if isinstance(population, LIF):
+                self._check_logic(population, scale)
                 bias, extra = self._split_bias(population, scale, constant)
                 threshold = to_integers(population.threshold * scale)
                 population = replace(population, threshold=threshold, bias=bias, scale=scale)
@@ -263,6 +264,16 @@ class _Quantiser:
         return self.graph.with_(
             populations=coarse + populations, synapses=synapses, arithmetic="fixed"
         )
+
+    @staticmethod
+    def _check_logic(population: LIF, scale: float) -> None:
+        for what in ("threshold", "bias"):
+            values = getattr(population, what) * scale
+            if population.role in LOGIC_ROLES and not np.array_equal(values, np.rint(values)):
+                raise GraphError(
+                    f"population '{population.name}': a population with role '{population.role}' "
+                    f"needs a {what} that is a multiple of {1 / scale}"
+                )
 
     def _split_bias(
         self, population: LIF, scale: float, constant: str

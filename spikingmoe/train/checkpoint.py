@@ -112,6 +112,14 @@ def checkpoints(run: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def make_run_folder(run: Path) -> None:
+    """Create the folder for checkpoints before any work is done; FileError if that is impossible."""
+    try:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{run}: cannot hold a run ({error.strerror}); use another --out") from None
+
+
 def newest_valid(run: Path) -> Path | None:
     """The newest checkpoint that verifies; None if there is none at all.
 

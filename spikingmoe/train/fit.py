@@ -16,7 +16,14 @@ from spikingmoe.config import ModelConfig, TrainConfig
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import ModelOutput, SpikingTransformer
 from spikingmoe.train.callbacks import EpochCheckpoint, EpochReport, progress_bar
-from spikingmoe.train.checkpoint import ArchiveIO, Run, checkpoints, load_run, newest_valid
+from spikingmoe.train.checkpoint import (
+    ArchiveIO,
+    Run,
+    checkpoints,
+    load_run,
+    make_run_folder,
+    newest_valid,
+)
 from spikingmoe.train.loader import EpochBatches, make_loader
 from spikingmoe.train.module import TrainingModule
 
@@ -47,6 +54,7 @@ def train(
     start = _starting_point(config, settings, out, resume=resume)
     if start is not None and load_run(start).epoch >= settings.epochs:
         return load_run(start)
+    make_run_folder(out)
     _quiet_lightning()
     L.seed_everything(settings.seed, verbose=False)
     model = SpikingTransformer(config)
