@@ -35,7 +35,7 @@ def simulate(
         images: (S, C, H, W), or event frames (S, T, C, H, W); arrays, lists or CPU tensors.
         backend: one of `BACKENDS`.
         arithmetic: "float" or "fixed"; the graph's own by default. "fixed" quantises a float graph.
-        record: populations to keep in the trace; all by default.
+        record: names of populations to keep in the trace; all by default.
         progress: called with (samples done, samples).
         time_limit: seconds, for the Lava backends.
 
@@ -43,6 +43,14 @@ def simulate(
         BackendError: unknown backend or population, images of the wrong shape, a failed run.
         GraphError: unknown arithmetic, or a graph that cannot be quantised.
     """
+    if not isinstance(graph, SpikeGraph):
+        raise BackendError(
+            f"simulate needs a SpikeGraph, got a {type(graph).__name__}; lower it first"
+        )
+    if time_limit is not None and not time_limit > 0:
+        raise BackendError(f"time_limit={time_limit} must be a positive number of seconds")
+    if isinstance(record, str):
+        record = [record]
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r} is unknown; use one of {', '.join(BACKENDS)}")
     graph = prepare(graph, arithmetic)
@@ -71,7 +79,11 @@ def to_inputs(graph: SpikeGraph, images: Any) -> np.ndarray:
     Raises:
         BackendError: with the shape that was given and the one that is needed.
     """
-    images = np.asarray(images, dtype=np.float64)
+    try:
+        detached = images.detach() if hasattr(images, "detach") else images
+        images = np.asarray(detached, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BackendError(f"images are no array of numbers ({error})") from None
     shape, steps = graph.data_input.shape, graph.time_steps
     is_map = len(shape) == 3
     axes = (shape[2], *shape[:2]) if is_map else shape

@@ -8,7 +8,7 @@ import numpy as np
 
 from hardware.errors import BackendError
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF
+from hardware.ir.nodes import LIF, Input
 from hardware.ir.reference import membranes
 from hardware.trace import SpikeTrace
 
@@ -43,6 +43,8 @@ class Comparison:
         compared: spikes (and, in fixed point, graded messages) that both traces hold.
         differing: how many of them are not the same.
         graded_max_difference: of graded messages in floating point, in real units.
+        logits_max_difference: of the logits, in real units.
+        not_compared: populations that one of the traces lacks (torch only sums the stream).
         predictions_differ: samples that are classified differently.
     """
 
@@ -54,6 +56,8 @@ class Comparison:
     differing: int
     predictions_differ: int
     graded_max_difference: float
+    logits_max_difference: float
+    not_compared: tuple[str, ...]
     first: Divergence | None
     by_population: dict[str, tuple[int, int]]
 
@@ -64,13 +68,15 @@ class Comparison:
             self.differing == 0
             and self.predictions_differ == 0
             and self.graded_max_difference <= GRADED_TOLERANCE
+            and self.logits_max_difference
+            <= (0.0 if self.arithmetic == "fixed" else GRADED_TOLERANCE)
         )
 
     def as_dict(self) -> dict[str, object]:
         """JSON values, without the table by population."""
         values = asdict(self)
         del values["by_population"]
-        return values
+        return {**values, "same": self.same}
 
 
 def compare_traces(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> Comparison:
@@ -80,7 +86,8 @@ def compare_traces(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> Co
         BackendError: the traces are of other graphs, of different samples, or incomplete.
     """
     _check(graph, left, right)
-    common = [n for n in graph.order if n in left.spikes and n in right.spikes]
+    sent = [n for n in graph.order if not isinstance(graph.populations[n], Input)]
+    common = [n for n in sent if n in left.spikes and n in right.spikes]
     exact = {n for n in common if graph.arithmetic == "fixed" or left.spikes[n].dtype == bool}
     by_population: dict[str, tuple[int, int]] = {}
     firsts: list[tuple[int, int, Divergence]] = []
@@ -88,7 +95,7 @@ def compare_traces(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> Co
     for name in common:
         a, b = left.spikes[name], right.spikes[name]
         if name not in exact:
-            graded = float(np.maximum(graded, np.abs(a - b).max()))  # max() would drop a NaN
+            graded = float(np.maximum(graded, _largest_difference(a, b)))  # max() would drop a NaN
             continue
         unequal = a != b
         by_population[name] = (a.size, int(unequal.sum()))
@@ -114,9 +121,15 @@ def compare_traces(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> Co
         differing=sum(d for _, d in by_population.values()),
         predictions_differ=int((left.predictions != right.predictions).sum()),
         graded_max_difference=graded,
+        logits_max_difference=_largest_difference(left.logits, right.logits),
+        not_compared=tuple(n for n in sent if n not in common),
         first=min(firsts)[2] if firsts else None,
         by_population=by_population,
     )
+
+
+def _largest_difference(left: np.ndarray, right: np.ndarray) -> float:
+    return float(np.abs(left - right).max(initial=0.0))
 
 
 def _check(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> None:
@@ -131,6 +144,13 @@ def _check(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> None:
             raise BackendError(
                 f"the trace of '{trace.meta.get('backend')}' lacks {missing[:3]}; record all"
             )
+        for name, values in trace.spikes.items():
+            shape = (trace.samples, graph.time_steps, *graph.populations[name].shape)
+            if values.shape != shape:
+                raise BackendError(
+                    f"the trace of '{trace.meta.get('backend')}' has {values.shape} for '{name}'; "
+                    f"needs {shape}"
+                )
     if left.samples != right.samples:
         raise BackendError(f"{left.samples} samples against {right.samples}; compare the same ones")
 

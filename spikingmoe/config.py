@@ -117,6 +117,12 @@ class ModelConfig:
             raise ValueError(
                 f"{where}: membrane_decay must lie in [0, 1) and threshold be positive"
             )
+        if not (self.membrane_decay * 4096).is_integer():
+            nearest = round(self.membrane_decay * 4096) / 4096
+            raise ValueError(
+                f"{where}: membrane_decay={self.membrane_decay} is no multiple of 1/4096, the step of "
+                f"the target's decays; the nearest is {nearest}"
+            )
         if self.neuron == "relu" and (self.time_steps != 1 or self.routing != "dense"):
             raise ValueError(f"{where}: neuron='relu' needs time_steps=1 and routing='dense'")
 
@@ -175,6 +181,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"training: {name}={getattr(self, name)} must not be negative")
+        if self.seed >= 2**32:
+            raise ValueError(f"training: seed={self.seed} must be below 2**32")
         if not self.learning_rate > 0 or not 0 <= self.label_smoothing < 1:
             raise ValueError("training: learning_rate must be positive, label_smoothing in [0, 1)")
 

@@ -81,7 +81,12 @@ class SpikingTransformer(nn.Module):
 
     def _frames(self, images: Tensor) -> Tensor:
         """(1 or T, B, C, height, width)."""
-        steps = self.config.time_steps
+        steps, dtype = self.config.time_steps, self.head.weight.dtype
+        if not isinstance(images, Tensor) or images.dtype != dtype:
+            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(
+                f"model '{self.config.preset}': images are {got}; needs a {dtype} tensor"
+            )
         if images.ndim == 4 and tuple(images.shape[1:]) == self.input_shape:
             return images[None]
         if (
@@ -97,7 +102,7 @@ class SpikingTransformer(nn.Module):
 
     @torch.no_grad()
     def adapt(self, routing: tuple[RoutingInfo, ...], rate: float) -> None:
-        """One homeostatic step of every router, after an optimiser step."""
+        """One homeostatic step of every router, from the load of one batch."""
         mixtures = [m for m in self.modules() if isinstance(m, MixtureOfExperts)]
         for mixture, info in zip(mixtures, routing, strict=True):
             mixture.router.adapt(info.load, rate)

@@ -18,7 +18,7 @@ class AnnLayer:
     Args:
         name: the layer.
         macs: all of them, as a dense processor executes them.
-        nonzero_macs: those whose activation and weight are both not zero.
+        nonzero_macs: those whose activation is not zero.
 
     Raises:
         HardwareError: unless 0 <= nonzero_macs <= macs.
@@ -83,7 +83,7 @@ def ann_energy(
         boundary="multiply-accumulates alone; without activation functions, memory, control and "
         "static power",
         caveats=(
-            "low end: only multiply-accumulates of non-zero activations and weights",
+            "low end: only multiply-accumulates of non-zero activations",
             *table.caveats,
         ),
         samples=samples,

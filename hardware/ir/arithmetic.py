@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hardware.ir.nodes import LIF, Input
+from hardware.errors import BackendError
+from hardware.ir.nodes import LIF, Input, Population
 
 ACTIVATION_SHIFT = 6  # synaptic input, bias and threshold against v
 DECAY_UNITY = 4096
@@ -34,6 +35,21 @@ def lif_step(
         u = population.membrane_decay * v + current + population.bias
         spikes = u > population.threshold
     return u, spikes, np.where(spikes, u.dtype.type(0), u)
+
+
+def accumulation_limit(population: Population) -> int:
+    """Largest magnitude of an integer input: u must not wrap, a graded message has 24 bits."""
+    return MAX_ACCUMULATED if isinstance(population, LIF) else MAX_V
+
+
+def check_range(population: Population, accumulated: np.ndarray) -> None:
+    """BackendError if an accumulated integer input is one that the target would wrap."""
+    reached, limit = int(np.abs(accumulated).max(initial=0)), accumulation_limit(population)
+    if reached > limit:
+        raise BackendError(
+            f"population '{population.name}' accumulated {reached:,}, beyond +-{limit:,}, where the "
+            f"target's state would wrap; quantise with smaller weights"
+        )
 
 
 def shift(accumulated: np.ndarray, exponent: int) -> np.ndarray:

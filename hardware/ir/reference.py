@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from hardware.errors import BackendError
-from hardware.ir.arithmetic import lif_step, quantise_input, shift
+from hardware.ir.arithmetic import check_range, lif_step, quantise_input, shift
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Readout, Relay
 from hardware.ir.synapses import AnySynapse, Dense
@@ -147,6 +147,8 @@ class _Runner:
             for synapse in self.graph.incoming(name):
                 if synapse.source != name:
                     current += self.deliver(synapse, values[synapse.source]).reshape(current.shape)
+            if self.fixed:
+                check_range(population, current)
             if self.loops[name]:
                 values[name] = self._with_loops(name, current)
             else:
@@ -186,6 +188,8 @@ class _Runner:
             for synapse in self.loops[name]:
                 sent = stream[longest + step - synapse.delay]
                 now = now + self.deliver(synapse, sent[None, None]).reshape(population.shape)
+            if self.fixed:
+                check_range(population, now)
             if isinstance(population, LIF):
                 _, stream[longest + step], v = lif_step(population, v, now, fixed=self.fixed)
             else:

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from hardware.ir.arithmetic import lif_step, shift
+from hardware.ir.arithmetic import check_range, lif_step, shift
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout
 from hardware.ir.reference import check_inputs, input_values, run_meta, to_logits
@@ -61,6 +61,8 @@ def run_stream(graph: SpikeGraph, inputs: np.ndarray) -> SpikeTrace:
                 current[synapse.target] += shift(arriving, synapse.exponent) if fixed else arriving
         for name, population in graph.populations.items():
             now = current[name].reshape(population.shape)
+            if fixed:
+                check_range(population, now)
             if isinstance(population, LIF):
                 if (step - graph.depth[name]) % graph.time_steps == 0:
                     v[name] = np.zeros_like(v[name])

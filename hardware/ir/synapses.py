@@ -7,31 +7,12 @@ accumulated integer sum is shifted, which floors (Loihi's rule). In float graphs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 
 Shape = tuple[int, ...]
 Expert = tuple[str, int]  # (the router that gates it, index of the expert)
-
-
-@runtime_checkable
-class Synapse(Protocol):
-    """What all synapse kinds share."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def weight(self) -> np.ndarray: ...
-    @property
-    def delay(self) -> int: ...
-    @property
-    def exponent(self) -> int: ...
-    @property
-    def expert(self) -> Expert | None: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

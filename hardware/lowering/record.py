@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hardware.errors import LoweringError
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import Relay
 from hardware.lowering.builder import Tap
@@ -37,6 +38,10 @@ def record_torch(
     Returns:
         A trace without the relays of the stream and the readout's currents, which torch only sums.
     """
+    if images.ndim != 4:
+        raise LoweringError(
+            "input", f"record_torch takes still images (B, C, H, W), got {tuple(images.shape)}"
+        )
     started = time.perf_counter()
     graph, taps = lower_with_taps(model, residual=residual)
     model = copy.deepcopy(model).to(dtype).eval()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from hardware.ir.arithmetic import shift
-from hardware.ir.nodes import Input, Population, is_graded
-from hardware.ir.synapses import AnySynapse
+from hardware.errors import GraphError
+from hardware.ir.arithmetic import accumulation_limit, shift
+from hardware.ir.graph import SpikeGraph
+from hardware.ir.nodes import LIF, Input, Population, is_graded, size
+from hardware.ir.synapses import AnySynapse, Expert
 
 Bounds = tuple[np.ndarray, np.ndarray]  # (lowest, highest), each (n,)
 
@@ -74,3 +77,70 @@ def current_bounds(
 def largest(bounds: Bounds) -> float:
     """Largest magnitude within the bounds."""
     return float(max(np.abs(bounds[0]).max(initial=0.0), np.abs(bounds[1]).max(initial=0.0)))
+
+
+def check_bounds(graph: SpikeGraph) -> None:
+    """GraphError if a population of a fixed-point graph could accumulate more than Loihi's range.
+
+    A population that loops onto itself counts its own messages as any others.
+    """
+    messages: dict[str, Bounds] = {}
+    for name in graph.order:
+        population = graph.populations[name]
+        if isinstance(population, LIF):
+            messages[name] = message_bounds(population, None, fixed=True)
+        incoming = [(s, graph.matrix(s)) for s in graph.incoming(name)]
+        if name not in messages and any(s.source == name for s, _ in incoming):
+            raise GraphError(f"relay '{name}' has a loop onto itself: its sum has no bound")
+        bounds = current_bounds(
+            size(population),
+            trusted_marks(graph, incoming),
+            messages,
+            graph.gate_limits,
+            fixed=True,
+        )
+        limit = accumulation_limit(population)
+        if largest(bounds) > limit:
+            raise GraphError(
+                f"population '{name}': its accumulated input may reach {largest(bounds):,.0f}, beyond "
+                f"+-{limit:,}, where Lava's state would wrap; use smaller weights"
+            )
+        messages.setdefault(name, message_bounds(population, bounds, fixed=True))
+
+
+def trusted_marks(
+    graph: SpikeGraph, incoming: Sequence[tuple[AnySynapse, csr_matrix]]
+) -> list[tuple[AnySynapse, csr_matrix]]:
+    """The synapses, without the `expert` mark where the graph does not show that a gate stands before."""
+    return [
+        (s if s.expert is None or _is_gated(graph, s, s.expert) else replace(s, expert=None), m)
+        for s, m in incoming
+    ]
+
+
+def _is_gated(graph: SpikeGraph, synapse: AnySynapse, expert: Expert) -> bool:
+    """Whether the source is silent while the expert's gate is closed."""
+    source = graph.populations[synapse.source]
+    if not isinstance(source, LIF):
+        return False
+    if source.role in ("gate", "latch"):
+        return _reads_only(graph, synapse, expert[1])
+    if np.any(source.bias > 0):
+        return False
+    incoming = graph.incoming(source.name)
+    if source.role == "and":
+        gates = [s for s in incoming if _is_gate(graph, s.source)]
+        return len(incoming) == 2 and any(_reads_only(graph, s, expert[1]) for s in gates)
+    return bool(incoming) and all(
+        s.expert == expert and _is_gated(graph, s, expert) for s in incoming
+    )
+
+
+def _is_gate(graph: SpikeGraph, name: str) -> bool:
+    return graph.populations[name].role in ("gate", "latch")
+
+
+def _reads_only(graph: SpikeGraph, synapse: AnySynapse, expert: int) -> bool:
+    """Whether a synapse from gates (..., E) uses the gates of one expert alone."""
+    columns = np.unique(graph.matrix(synapse).tocoo().col)
+    return bool(np.all(columns % graph.populations[synapse.source].shape[-1] == expert))

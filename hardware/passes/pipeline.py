@@ -5,6 +5,7 @@ from __future__ import annotations
 from hardware.errors import GraphError
 from hardware.ir.graph import Arithmetic, SpikeGraph
 from hardware.passes.balance_delays import balance_delays
+from hardware.passes.bounds import check_bounds
 from hardware.passes.quantise import quantise
 from hardware.passes.register_delays import register_delays
 
@@ -16,7 +17,8 @@ def prepare(graph: SpikeGraph, arithmetic: Arithmetic | None = None) -> SpikeGra
         arithmetic: "float" or "fixed"; the graph's own by default.
 
     Raises:
-        GraphError: an unknown arithmetic, or "float" asked of a graph in fixed point.
+        GraphError: an unknown arithmetic, "float" asked of a graph in fixed point, or a graph in
+            fixed point in which a population could leave Loihi's range.
     """
     if arithmetic not in (None, "float", "fixed"):
         raise GraphError(f"arithmetic {arithmetic!r} is unknown; use 'float' or 'fixed'")
@@ -29,6 +31,8 @@ def prepare(graph: SpikeGraph, arithmetic: Arithmetic | None = None) -> SpikeGra
         graph = balance_delays(graph)
     if arithmetic == "fixed" and graph.arithmetic == "float":
         graph = quantise(graph)
+    if graph.arithmetic == "fixed":
+        check_bounds(graph)
     return graph
 
 

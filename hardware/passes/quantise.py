@@ -24,7 +24,13 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, is_graded, size
 from hardware.ir.synapses import AnySynapse, Sparse
 from hardware.ir.validate import MAX_BIAS, MAX_THRESHOLD
-from hardware.passes.bounds import Bounds, current_bounds, largest, message_bounds
+from hardware.passes.bounds import (
+    Bounds,
+    current_bounds,
+    largest,
+    message_bounds,
+    trusted_marks,
+)
 from hardware.passes.grid import (
     HIGHEST_EXPONENT,
     LARGEST_MANTISSA,
@@ -94,7 +100,8 @@ class _Quantiser:
         known = dict(messages)
         known[name] = (np.zeros(size(population)), np.ones(size(population)))
         limits = self.graph.gate_limits
-        return current_bounds(size(population), incoming, known, limits, fixed=fixed)
+        trusted = trusted_marks(self.graph, incoming)
+        return current_bounds(size(population), trusted, known, limits, fixed=fixed)
 
     def _sources_are_scaled(self, group: ScaleGroup) -> bool:
         return all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from hardware.energy import COST_TABLES, EnergyReport, ann_energy, estimate
+from hardware.errors import FileError
 from hardware.files import write_json
 from hardware.ir.graph import SpikeGraph
 from hardware.lowering import lower, record_torch
@@ -30,6 +32,25 @@ from spikingmoe.train.fit import evaluate, train
 
 TWINS = {"dense": dense_twin, "relu": relu_twin}
 MOE = "moe"
+
+
+def model_name(run: Run) -> str:
+    """What a run is called beside its twins: moe, dense or relu."""
+    if run.model_config.neuron == "relu":
+        return "relu"
+    return "dense" if run.model_config.routing == "dense" else MOE
+
+
+def output_folder(given: str | None, default: Path) -> Path:
+    """The folder for a command's results, made before any work is done."""
+    folder = Path(given) if given else default
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"{folder}: cannot hold results ({error.strerror}); use another --out"
+        ) from None
+    return folder
 
 
 @dataclass
@@ -65,6 +86,9 @@ def train_run(
     """Train with a bar on a terminal and a line every few epochs elsewhere."""
     torch.set_num_threads(settings.threads)
     every = max(1, settings.epochs // 8)
+    done = newest_valid(out) if resume else None
+    if done is not None and load_run(done).epoch >= settings.epochs:
+        say(f"{title}: trained before, {settings.epochs} epochs")
 
     def line(record: dict[str, float], epochs: int) -> None:
         epoch = int(record["epoch"]) + 1
@@ -116,22 +140,33 @@ class Verified:
         return all(c.same for c in self.comparisons)
 
     def metrics(self) -> dict[str, object]:
-        """The `verify` part of metrics.json."""
+        """The `verify` part of metrics.json: `float` and `fixed` are the reference against Lava."""
+        parts = dict(zip(("torch", "float", "fixed"), self.comparisons, strict=True))
+        summary: dict[str, object] = {
+            name: {
+                "pair": f"{c.left} / {c.right}",
+                "compared": c.compared,
+                "differing": c.differing,
+                "predictions_differ": c.predictions_differ,
+                "samples": c.samples,
+                "same": c.same,
+            }
+            for name, c in parts.items()
+        }
         return {
-            "float": self._sum("float"),
-            "fixed": self._sum("fixed"),
+            **summary,
+            "same": self.same,
             "pairs": [c.as_dict() for c in self.comparisons],
-            "float32": self.rounding.as_dict(),
+            "float32": {
+                **self.rounding.as_dict(),
+                "within_contract": within_contract(self.rounding),
+            },
         }
 
-    def _sum(self, arithmetic: str) -> dict[str, object]:
-        pairs = [c for c in self.comparisons if c.arithmetic == arithmetic]
-        return {
-            "compared": sum(c.compared for c in pairs),
-            "differing": sum(c.differing for c in pairs),
-            "predictions_differ": sum(c.predictions_differ for c in pairs),
-            "samples": max(c.samples for c in pairs),
-        }
+
+def within_contract(rounding: RoundingReport) -> bool:
+    """At most 1 % of the images diverge in float32, each first within 1e-5 of the threshold."""
+    return rounding.share <= 0.01 and (rounding.largest_margin or 0.0) <= 1e-5
 
 
 def verify_run(
@@ -211,13 +246,19 @@ def energy_of(
 
 
 def energy_metrics(
-    runs: dict[str, Run], split: Split, tables: list[str], trace: SpikeTrace | None = None
+    runs: dict[str, Run], split: Split, tables: list[str], own_trace: SpikeTrace | None
 ) -> dict[str, object]:
-    """The energy part of metrics.json: totals under the first table, whole reports under each."""
+    """The energy part of metrics.json: totals under the first table, whole reports under each.
+
+    Args:
+        runs: the run itself first, then its twins.
+        own_trace: of the run itself on `split`, by the reference in floating point, if there is one.
+    """
+    own = next(iter(runs))
     reports: dict[str, dict[str, EnergyReport]] = {}
     for table in tables:
         found = {
-            name: energy_of(run, split, table, trace if name == MOE else None)
+            name: energy_of(run, split, table, own_trace if name == own else None)
             for name, run in runs.items()
         }
         reports[table] = {name: report for name, report in found.items() if report is not None}
@@ -228,12 +269,13 @@ def energy_metrics(
             name: r.energy_pj_per_sample.value for name, r in headline.items()
         },
         "energy": {t: {n: r.as_dict() for n, r in rs.items()} for t, rs in reports.items()},
+        "energy_counted_on": f"reference, floating point, {len(split)} test images",
     }
 
 
 def expert_metrics(trace: SpikeTrace, graph: SpikeGraph) -> dict[str, object]:
     """How the experts were used: load per router, and how much of the mixture was silent."""
-    load, gates_open, gates, quiet, neurons = {}, 0, 0, 0, 0
+    load, gates_open, gates, quiet, windows = {}, 0, 0, 0, 0
     for router in graph.gate_limits:
         held = f"{router}.latch" in trace.spikes
         chosen = trace.spikes[f"{router}.latch" if held else f"{router}.gate"]
@@ -243,12 +285,13 @@ def expert_metrics(trace: SpikeTrace, graph: SpikeGraph) -> dict[str, object]:
         for name, spikes in trace.spikes.items():
             if name.startswith(f"{router}.experts.") and name.endswith(".hidden"):
                 quiet += int((~spikes.reshape(*spikes.shape[:2], -1).any(axis=-1)).sum())
-                neurons += spikes.shape[0] * spikes.shape[1]
+                windows += spikes.shape[0] * spikes.shape[1]
     return {
         "load": load,
         "silent_share": 1 - gates_open / gates if gates else None,
         "silent_share_definition": "share of (image, step, token, expert) whose gate is closed",
-        "whole_expert_silent_share": quiet / neurons if neurons else None,
+        "whole_expert_silent_share": quiet / windows if windows else None,
+        "whole_expert_silent_share_definition": "share of (image, step, expert) without any spike",
     }
 
 
@@ -265,6 +308,7 @@ def base_metrics(command: str, run: Run) -> dict[str, object]:
         "config": {"model": run.model_config.as_dict(), "train": run.train_config.as_dict()},
         "seed": run.train_config.seed,
         "epoch": run.epoch,
+        "checkpoint": {"file": run.path.name, "sha256": file_digest(run.path)},
         "versions": package_versions(),
         "machine": {
             "system": platform.system(),
@@ -272,6 +316,11 @@ def base_metrics(command: str, run: Run) -> dict[str, object]:
             "cores": len(os.sched_getaffinity(0)),
         },
     }
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:

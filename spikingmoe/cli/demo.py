@@ -9,7 +9,6 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from spikingmoe.cli.chain import (
-    MOE,
     Clock,
     accuracies,
     base_metrics,
@@ -17,6 +16,7 @@ from spikingmoe.cli.chain import (
     expert_metrics,
     latency_metrics,
     load_twins,
+    model_name,
     test_accuracy,
     train_run,
     verify_run,
@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
         trained = train_run(config, settings, data, out, resume=args.resume, title="mixture")
     with clock.stage("twins"):
         twins = load_twins(trained, out / "twins", data, make=True)
-    runs = {MOE: trained, **twins}
+    runs = {model_name(trained): trained, **twins}
     verified = verify_run(
         trained, data.test, clock, samples=args.samples, time_limit=args.time_limit
     )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jsonargparse import Namespace
 
 from hardware.energy import get_table
 from hardware.lowering import lower
 from hardware.simulate import simulate
 from spikingmoe.cli.chain import (
-    MOE,
     base_metrics,
     energy_metrics,
     load_twins,
+    model_name,
     open_run,
+    output_folder,
     test_accuracy,
     write_metrics,
 )
@@ -29,8 +28,13 @@ def run(args: Namespace) -> int:
     trained = open_run(args.run)
     data = load_data(trained.train_config.data)
     check_fit(trained.model_config, data)
-    runs = {MOE: trained, **load_twins(trained, trained.folder / "twins", data, make=args.twins)}
-    trace = simulate(lower(trained.model), data.test.images)
+    out = output_folder(args.out, trained.folder / "energy")
+    runs = {
+        model_name(trained): trained,
+        **load_twins(trained, trained.folder / "twins", data, make=args.twins),
+    }
+    spiking = trained.model_config.neuron == "lif"
+    trace = simulate(lower(trained.model), data.test.images) if spiking else None
     metrics = energy_metrics(runs, data.test, [args.costs], trace)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}
     show_energy(metrics, accuracy, args.costs)
@@ -39,7 +43,6 @@ def run(args: Namespace) -> int:
         "accuracy": {"test": {"by_model": accuracy, "samples": len(data.test)}},
         **metrics,
     }
-    out = Path(args.out) if args.out else trained.folder / "energy"
     say(f"metrics: {write_metrics(out, metrics)}")
     return 0
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import base_metrics, open_run, write_metrics
+from spikingmoe.cli.chain import base_metrics, open_run, output_folder, write_metrics
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.data import load_data
 from spikingmoe.train.fit import check_fit, evaluate
@@ -17,6 +15,7 @@ def run(args: Namespace) -> int:
     trained = open_run(args.run)
     data = load_data(args.data or trained.train_config.data)
     check_fit(trained.model_config, data)
+    out = output_folder(args.out, trained.folder / "evaluate")
     accuracy, seconds, outputs = evaluate(trained.model, data.test)
     rows = [
         ["epoch", str(trained.epoch)],
@@ -30,7 +29,6 @@ def run(args: Namespace) -> int:
         loads[f"blocks.{index}.moe"] = load
         rows.append([f"load of block {index}'s experts", "  ".join(percent(x) for x in load)])
     show_table(f"evaluation of {args.run} on {data.name}", ["", "value"], rows)
-    out = Path(args.out) if args.out else trained.folder / "evaluate"
     path = write_metrics(
         out,
         {

@@ -20,23 +20,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 good, 1 a check failed, 2 bad input, 130/143 stopped)."""
     from spikingmoe.cli.options import UsageError, parse
 
+    argv = list(sys.argv[1:] if argv is None else argv)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        command, arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        command, arguments = parse(argv)
         module = importlib.import_module(f"spikingmoe.cli.{command}")
         return module.run(arguments)
     except UsageError as error:
         return _refuse(str(error), BAD_INPUT)
-    except Terminated:
-        return _refuse("terminated; train again with --resume to go on", 128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        return _refuse("interrupted; train again with --resume to go on", 128 + signal.SIGINT)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        if os.environ.get("SPIKINGMOE_TRACEBACK"):
+    except KeyboardInterrupt as stop:
+        return _stopped(stop, argv)
+    except Exception as error:
+        stop = _interrupt_behind(error)  # an interrupted import wraps what interrupted it
+        if stop is not None:
+            return _stopped(stop, argv)
+        if os.environ.get("SPIKINGMOE_TRACEBACK") or not _is_refusal(error):
             raise
-        return _refuse(" ".join(str(error).split()), BAD_INPUT)
+        return _refuse(" ".join(str(error).split()) or "out of memory", BAD_INPUT)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Errors about input, files or memory; anything else is our own mistake and keeps its traceback."""
+    refusals = (ValueError, TypeError, OSError, ImportError, MemoryError)
+    return isinstance(error, refusals) or "allocate memory" in str(error)
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _stopped(stop: KeyboardInterrupt, argv: Sequence[str]) -> int:
+    terminated = isinstance(stop, Terminated)
+    hint = "; --resume goes on" if argv and argv[0] in ("train", "demo") else ""
+    code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+    return _refuse(("terminated" if terminated else "interrupted") + hint, code)
 
 
 def _refuse(message: str, code: int) -> int:

@@ -15,9 +15,11 @@ from hardware.trace import SpikeTrace
 from spikingmoe.cli.chain import (
     base_metrics,
     expert_metrics,
+    file_digest,
     first,
     latency_metrics,
     open_run,
+    output_folder,
     test_accuracy,
     write_metrics,
 )
@@ -36,10 +38,11 @@ def run(args: Namespace) -> int:
     data = load_data(trained.train_config.data)
     check_fit(trained.model_config, data)
     split = data.test.first(args.samples)
+    out = output_folder(args.out, trained.folder / "report")
     graph = lower(trained.model)
     trace = simulate(graph, split.images)
     metrics = {
-        **earlier_metrics(trained.folder),
+        **earlier_metrics(trained),
         **base_metrics("report", trained),
         "latency_steps": latency_metrics(graph),
     }
@@ -48,25 +51,30 @@ def run(args: Namespace) -> int:
     accuracy["test"] = {**accuracy.get("test", {}), **test}
     if graph.gate_limits:
         metrics["experts"] = expert_metrics(trace, graph)
-    out = Path(args.out) if args.out else trained.folder / "report"
     page = write_report(out, make_facts(trained, data, graph, {"reference": trace}, metrics))
     write_metrics(out, metrics)
     say(f"report: {page}")
     return 0
 
 
-def earlier_metrics(folder: Path) -> dict:
-    """What `energy` and `verify` have written beside the run, the latter winning."""
+def earlier_metrics(trained: Run) -> dict:
+    """What `energy` and `verify` have written of this very checkpoint, the latter winning."""
     found: dict = {}
     for name in ("energy", "verify"):
-        path = folder / name / "metrics.json"
-        if path.is_file():
-            try:
-                found = {**found, **json.loads(path.read_text())}
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{path}: no valid JSON ({error}); run `spikingmoe {name}` again"
-                ) from None
+        path = trained.folder / name / "metrics.json"
+        if not path.is_file():
+            continue
+        try:
+            metrics = json.loads(path.read_text())
+            digest = metrics["checkpoint"]["sha256"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}: is damaged ({error}); run `spikingmoe {name}` again"
+            ) from None
+        if digest == file_digest(trained.path):
+            found = {**found, **metrics}
+        else:
+            say(f"{path} is of another checkpoint and left out; run `spikingmoe {name}` again")
     return found
 
 

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from hardware.errors import BackendError
 from hardware.ir.graph import SpikeGraph
 from hardware.simulate import BACKENDS, simulate
-from spikingmoe.cli.chain import accuracy, write_metrics
+from spikingmoe.cli.chain import accuracy, output_folder, write_metrics
 from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.config import unknown
 from spikingmoe.data import load_data
@@ -21,8 +21,11 @@ def run(args: Namespace) -> int:
     if args.backend not in BACKENDS:
         raise BackendError(unknown("backend", args.backend, BACKENDS))
     graph = SpikeGraph.load(args.program)
-    data = load_data(args.data or str(graph.notes.get("data", "digits")))
+    if not args.data and "data" not in graph.notes:
+        raise ValueError(f"{args.program}: does not say which data it was trained on; use --data")
+    data = load_data(args.data or str(graph.notes["data"]))
     split = data.test.first(args.samples)
+    out = output_folder(args.out, Path(f"{args.program}.simulate"))
     arithmetic = args.arithmetic or graph.arithmetic
     with progress(f"{args.backend}, {arithmetic} point, {len(split)} images") as update:
         trace = simulate(
@@ -59,6 +62,5 @@ def run(args: Namespace) -> int:
         "meta": trace.meta,
         "versions": package_versions(),
     }
-    out = Path(args.out) if args.out else Path(f"{args.program}.simulate")
     say(f"metrics: {write_metrics(out, metrics)}")
     return 0

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jsonargparse import Namespace
 
 from hardware.verify import Comparison
 from spikingmoe.cli.chain import (
-    MOE,
     Clock,
     Verified,
     accuracies,
@@ -16,8 +13,11 @@ from spikingmoe.cli.chain import (
     energy_metrics,
     latency_metrics,
     load_twins,
+    model_name,
     open_run,
+    output_folder,
     verify_run,
+    within_contract,
     write_metrics,
 )
 from spikingmoe.cli.console import percent, say, show_table
@@ -30,6 +30,7 @@ def run(args: Namespace) -> int:
     trained = open_run(args.run)
     data = load_data(trained.train_config.data)
     check_fit(trained.model_config, data)
+    out = output_folder(args.out, trained.folder / "verify")
     clock = Clock()
     data.test.first(args.samples)  # refuses a wrong number before anything runs
     with clock.stage("twins"):
@@ -39,7 +40,10 @@ def run(args: Namespace) -> int:
     )
     with clock.stage("energy"):
         energy = energy_metrics(
-            {MOE: trained, **twins}, data.test, ["horowitz45"], verified.traces["reference"]
+            {model_name(trained): trained, **twins},
+            data.test,
+            ["horowitz45"],
+            verified.traces["reference"],
         )
     accuracy = accuracies(verified, data.test, args.samples)
     show_verification(verified)
@@ -59,7 +63,6 @@ def run(args: Namespace) -> int:
         "latency_steps": latency_metrics(verified.graph),
         "seconds": clock.seconds,
     }
-    out = Path(args.out) if args.out else trained.folder / "verify"
     say(f"metrics: {write_metrics(out, metrics)}")
     return 0 if verified.same else 1
 
@@ -71,9 +74,11 @@ def show_verification(verified: Verified) -> None:
         [
             "compared",
             "images",
-            "spikes compared",
+            "spikes",
             "differ",
             "predictions differ",
+            "logits differ by",
+            "same",
             "first divergence",
         ],
         [_row(c) for c in verified.comparisons],
@@ -82,7 +87,8 @@ def show_verification(verified: Verified) -> None:
     margin = "-" if rounding.largest_margin is None else f"{rounding.largest_margin:.1e}"
     say(
         f"float32 torch, beside it: {rounding.images_diverged} of {rounding.samples} images diverge; "
-        f"largest distance from the threshold where they begin to: {margin}"
+        f"largest distance from the threshold where they begin to: {margin} "
+        f"({'within' if within_contract(rounding) else 'OUTSIDE'} the contract: 1 %, 1e-5)"
     )
 
 
@@ -93,5 +99,7 @@ def _row(comparison: Comparison) -> list[str]:
         f"{comparison.compared:,}",
         f"{comparison.differing:,}",
         str(comparison.predictions_differ),
+        f"{comparison.logits_max_difference:.1e}",
+        "yes" if comparison.same else "NO",
         str(comparison.first or "none"),
     ]

@@ -52,10 +52,6 @@ class ImageData:
         """Largest magnitude in the training images: what a fixed-point input must represent."""
         return float(self.train.images.abs().max())
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels in 0..1 -> what the model takes."""
-        return (pixels - self.mean) / self.std
-
 
 def stratified_split(labels: Tensor, shares: tuple[float, ...], seed: int) -> list[Tensor]:
     """Index sets that hold the given shares of every class, and the rest; shuffled, fixed by `seed`."""

@@ -25,9 +25,9 @@ def experts_section(facts: ReportFacts) -> Html:
         parts.append(
             tag(
                 "p",
-                "Experts silent: ",
+                "Gates closed: ",
                 tag("b", percent(silent)),
-                " (gates that are closed, of every image, time step, token and expert).",
+                " of all images, time steps, tokens and experts (1 - K/E where each token chooses K of E).",
             )
         )
     loads = [_load(facts, router) for router in facts.routers]

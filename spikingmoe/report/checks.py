@@ -25,9 +25,10 @@ def verification_section(facts: ReportFacts) -> Html | None:
         parts.append(table(["arithmetic", "images", "compared", "differ"], rows))
     if parts:
         words = (
-            "Compared: every spike of every population, image and time step, and in fixed point "
-            "every graded message. Sums in floating point differ between backends in their last "
-            "bits; the largest such difference stands beside it."
+            "Compared: the spikes of all populations that both sides record, at every image and time "
+            "step, the logits, and in fixed point every graded message. Torch only sums the residual "
+            "stream, and its comparators are worked out from its scores. Sums in floating point "
+            "differ between backends in their last bits; the largest such difference stands beside it."
         )
         parts.insert(0, tag("p", words))
     if single := mapping(verify, "float32"):

@@ -76,7 +76,9 @@ def _table(name: str, models: dict[str, Any]) -> Html:
 
 def _samples(report: dict[str, Any]) -> str:
     samples = number(look(report, "samples"))
-    return "" if samples is None else f"Mean over {count(samples)} images."
+    return (
+        "" if samples is None else f"Mean over {count(samples)} images (floating-point reference)."
+    )
 
 
 def _totals(reports: dict[str, Any]) -> Html:

@@ -9,6 +9,7 @@ from typing import Any
 from spikingmoe.report.wording import (
     BACKENDS,
     MODELS,
+    PAIRS,
     UNKNOWN,
     band,
     count,
@@ -53,13 +54,13 @@ def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
             rows.append((what, percent(value), _images(value, tested)))
     for name, value in mapping(metrics, "accuracy", "twins").items():
         rows.append((f"accuracy, {label(name, MODELS)}", percent(value), _images(value, tested)))
-    for name, entry in mapping(metrics, "verify").items():
-        if name in ("float", "fixed"):
-            arithmetic = "floating" if name == "float" else "fixed"
+    for name, words in PAIRS.items():
+        if (entry := look(metrics, "verify", name)) is not None:
             compared, differing = count(look(entry, "compared")), count(look(entry, "differing"))
             samples_text = f"{count(look(entry, 'samples'))} images"
-            text = f"{compared} compared, {differing} differ"
-            rows.append((f"same spikes, {arithmetic} point", text, samples_text))
+            rows.append(
+                (f"spikes, {words}", f"{compared} compared, {differing} differ", samples_text)
+            )
     for name, value in mapping(metrics, "synops_per_sample").items():
         what = "multiply-accumulates" if name == "relu" else "synaptic operations"
         rows.append((f"{what}, {label(name, MODELS)}", count(value), ""))
@@ -72,9 +73,9 @@ def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
         text = energy(usual[0]) if usual else UNKNOWN
         rows.append((f"estimated energy, {label(name, MODELS)}", text, remark))
     if (silent := number(look(metrics, "experts", "silent_share"))) is not None:
-        rows.append(
-            ("experts silent", percent(silent), "gates closed, of image x step x token x expert")
-        )
+        rows.append(("gates closed", percent(silent), "of image x step x token x expert"))
+    if (silent := number(look(metrics, "experts", "whole_expert_silent_share"))) is not None:
+        rows.append(("experts without any spike", percent(silent), "of image x step x expert"))
     if (first := number(look(metrics, "latency_steps", "first_sample"))) is not None:
         every = count(look(metrics, "latency_steps", "every"))
         rows.append(
@@ -164,7 +165,7 @@ def _points(points: float) -> str:
 
 def _same_spikes(metrics: dict[str, Any]) -> list[Finding]:
     said, kind = [], "good"
-    for name, words in (("float", "floating point"), ("fixed", "fixed point")):
+    for name, words in PAIRS.items():
         entry = look(metrics, "verify", name)
         compared, differing = number(look(entry, "compared")), number(look(entry, "differing"))
         if compared is None or differing is None:
@@ -173,7 +174,7 @@ def _same_spikes(metrics: dict[str, Any]) -> list[Finding]:
         said.append(
             f"{words} {count(compared)} compared, {count(differing)} differ ({images} images)"
         )
-        if compared == 0 or differing != 0:
+        if compared == 0 or differing != 0 or look(entry, "same") is False:
             kind = "bad"
     pairs = look(metrics, "verify", "pairs")
     unequal = [p for p in pairs if not _same(p)] if isinstance(pairs, list | tuple) else []
@@ -189,7 +190,10 @@ def _same_spikes(metrics: dict[str, Any]) -> list[Finding]:
 
 
 def _same(pair: object) -> bool:
-    return number(look(pair, "differing")) == 0 and not number(look(pair, "predictions_differ"))
+    """What the comparison itself found; it weighs logits and graded messages too."""
+    if isinstance(same := look(pair, "same"), bool):
+        return same
+    return number(look(pair, "differing")) == 0 and number(look(pair, "predictions_differ")) == 0
 
 
 def _operations(metrics: dict[str, Any]) -> list[Finding]:

@@ -57,8 +57,8 @@ def _head(facts: ReportFacts) -> Html:
         "mixtures of spiking experts" if facts.routers else "dense (one expert that is always on)"
     )
     what = (
-        f"A spike-driven vision transformer whose MLPs are {kind}: trained, lowered to populations "
-        "of spiking neurons, simulated, compared spike by spike, and its energy estimated."
+        f"A spike-driven vision transformer whose MLPs are {kind}: trained, and lowered to "
+        "populations of spiking neurons."
     )
     said = findings(facts.metrics)
     rows = main_table(facts.metrics)

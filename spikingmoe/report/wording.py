@@ -15,6 +15,11 @@ BACKENDS = {
     "reference_float": "reference floating point",
     "reference_fixed": "reference fixed point",
 }
+PAIRS = {
+    "torch": "torch (float64) and reference",
+    "float": "reference and Lava, floating point",
+    "fixed": "reference and Lava, fixed point",
+}
 MODELS = {
     "moe": "mixture",
     "dense": "dense twin",

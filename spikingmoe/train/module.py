@@ -26,7 +26,7 @@ class TrainingModule(L.LightningModule):
     """Trains a SpikingTransformer.
 
     loss = cross entropy + balance_weight * load balance + entropy_weight * routing entropy, the two
-    routing losses averaged over blocks; after each step the homeostatic biases move.
+    routing losses averaged over blocks; each batch's load moves the homeostatic biases.
     `history` holds one record per epoch.
     """
 

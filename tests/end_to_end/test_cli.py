@@ -378,7 +378,7 @@ def test_signals_leave_whole_files_and_a_run_that_goes_on(tmp_path):
             assert time.monotonic() - started < 10
             assert child.returncode == cases[number], err
             assert err.count("\n") == 1, err
-            assert "train again with --resume to go on" in err
+            assert "; --resume goes on" in err
     finally:
         for child in children.values():
             child.kill()

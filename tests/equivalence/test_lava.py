@@ -9,7 +9,7 @@ import pytest
 from graphs import Case, assert_same, cases
 from hypothesis import HealthCheck, Phase, given, settings
 
-from hardware.errors import BackendError
+from hardware.errors import BackendError, GraphError
 from hardware.ir import (
     LIF,
     Conv2d,
@@ -268,7 +268,7 @@ def test_refusals_name_the_fault() -> None:
         simulate(graph, inputs[:, [0, 0, 0]])
     with pytest.raises(BackendError, match="record='z': the graph has no such population"):
         simulate(graph, inputs, record=["z"])
-    with pytest.raises(BackendError, match="arithmetic 'double' is unknown"):
+    with pytest.raises(GraphError, match="arithmetic 'double' is unknown"):
         simulate(graph, inputs, arithmetic="double")
     unbalanced = graph.with_(
         synapses=[*graph.synapses, one_to_one("x", "late", 4)],

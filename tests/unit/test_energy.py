@@ -314,11 +314,11 @@ def test_unknown_tables_are_refused():
 def test_every_constant_has_a_source_a_grade_and_an_ordered_band():
     for name, table in COST_TABLES.items():
         assert table.name == name == get_table(name).name
-        assert table.title and table.boundary and table.caveats
+        assert all([table.title, table.boundary, table.caveats])
         assert set(table.costs) | set(table.not_priced) == set(Operation)
         assert all(reason.strip() for reason in table.not_priced.values())
         for cost in table.costs.values():
-            assert cost.source.strip() and cost.note.strip()
+            assert all([cost.source.strip(), cost.note.strip()])
             assert cost.grade in get_args(Grade)
             assert cost.grade != "measured"  # none of today's constants is
             assert 0 <= cost.low_pj <= cost.value_pj <= cost.high_pj

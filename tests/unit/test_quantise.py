@@ -1,13 +1,14 @@
 """Fixed point: every number in range, every sum proven to fit, everything else refused by name."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from tiny_models import settled_model, tiny_config, tiny_images
 
-from hardware.errors import GraphError
+from hardware.errors import BackendError, GraphError
 from hardware.ir import LIF, Conv2d, Dense, Input, Readout, Relay, SpikeGraph, one_to_one
 from hardware.ir.arithmetic import MAX_ACCUMULATED, shift
 from hardware.ir.nodes import LOGIC_ROLES, is_graded
@@ -16,6 +17,7 @@ from hardware.ir.validate import MAX_BIAS, MAX_THRESHOLD
 from hardware.lowering import lower
 from hardware.passes.balance_delays import balance_delays
 from hardware.passes.bounds import current_bounds
+from hardware.passes.pipeline import prepare
 from hardware.passes.quantise import quantise
 from hardware.simulate import to_inputs
 
@@ -232,12 +234,14 @@ def test_bounds_are_the_extremes_over_all_messages(active, exponent):
     assert high.tolist() == np.max(sums, axis=0).tolist()
 
 
-def gated(limit):
+def gated(limit, role="gate"):
     """Four experts that contribute up to 8000 each; `limit` of them can be active at once."""
-    populations = [binary(4), *(neuron(f"h{e}", 8) for e in range(4)), neuron()]
-    synapses = []
+    gate = replace(neuron("gate", 4), membrane_decay=0.0, threshold=np.asarray(0.5), role=role)
+    populations = [binary(4), gate, *(neuron(f"h{e}", 8) for e in range(4)), neuron()]
+    synapses = [dense("data", "gate", np.eye(4))]
     for e in range(4):
-        synapses.append(dense("data", f"h{e}", np.tile(2.0 * np.eye(4)[e], (8, 1))))
+        weight = np.tile(2.0 * np.eye(4)[e], (8, 1))
+        synapses.append(dense("gate", f"h{e}", weight, expert=("router", e)))
         synapses.append(dense(f"h{e}", "n", np.full((1, 8), 1000.0), expert=("router", e)))
     return build(populations, synapses, readout_of="n", gate_limits={"router": limit})
 
@@ -251,6 +255,26 @@ def test_only_k_experts_count_in_the_bound():
     trace = run_reference(fixed, np.array([[[1.0, 1, 0, 0]], [[0, 1, 0, 1]]]))
     sums = accumulated(fixed, trace, "n")
     assert 0.4 * MAX_ACCUMULATED < sums.max() <= MAX_ACCUMULATED
+
+
+def test_a_mark_without_a_gate_before_it_counts_in_full():
+    scale = quantise(gated(1, role="neuron")).populations["n"].scale
+    assert scale == pytest.approx(quantise(gated(4)).populations["n"].scale, rel=0.05)
+
+
+def test_a_graph_in_fixed_point_that_could_wrap_is_refused():
+    """Whoever wrote the integers: before a run by the bound, and in a run by what is accumulated."""
+    fixed = quantise(gated(2))
+    heavy = fixed.with_(
+        synapses=[
+            replace(s, weight=np.full_like(s.weight, 254), exponent=7) if s.target == "n" else s
+            for s in fixed.synapses
+        ]
+    )
+    with pytest.raises(GraphError, match=r"'n': its accumulated input may reach .* beyond"):
+        prepare(heavy)
+    with pytest.raises(BackendError, match=r"'n' accumulated 260,096, beyond \+-131,071"):
+        run_reference(heavy, np.array([[[1.0, 0, 0, 0]], [[0, 0, 0, 1]]]))
 
 
 @pytest.mark.parametrize("named", [False, True])

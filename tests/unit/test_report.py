@@ -410,7 +410,10 @@ def test_main_table_holds_bands_of_the_table_that_the_energy_came_from():
     rows = {what: (number, remark) for what, number, remark in main_table(full_metrics())}
     assert rows["estimated energy, mixture"] == ("0.697 µJ", "0.697 µJ to 1.15 µJ")
     assert rows["estimated energy, ReLU twin"] == ("2.12 µJ", "")
-    assert rows["same spikes, fixed point"] == ("876,543 compared, 0 differ", "64 images")
+    assert rows["spikes, reference and Lava, fixed point"] == (
+        "876,543 compared, 0 differ",
+        "64 images",
+    )
     assert main_table({}) == []
 
 
