@@ -223,3 +223,24 @@ def test_fingerprint_sees_every_number(graph):
     weight[0, 0] = np.nextafter(weight[0, 0], 9)
     changed_graph = graph.with_(synapses=[replace(synapse, weight=weight), *graph.synapses[1:]])
     assert changed_graph.fingerprint != graph.fingerprint
+
+
+def test_logits_that_differ_are_not_the_same_even_where_predictions_agree(graph, trace):
+    other = replace(changed(trace), logits=3 * trace.logits + 5)
+    comparison = compare_traces(graph, trace, other)
+    assert comparison.predictions_differ == 0
+    assert comparison.differing == 0
+    assert comparison.logits_max_difference > 1
+    assert not comparison.same
+
+
+def test_what_one_trace_lacks_is_named_and_inputs_do_not_count(graph, trace):
+    fewer = changed(trace)
+    del fewer.spikes["relay"]
+    comparison = compare_traces(graph, trace, fewer)
+    assert comparison.not_compared == ("relay",)
+    assert "input" not in comparison.by_population
+    cut = changed(trace)
+    cut.spikes["b"] = cut.spikes["b"][:, :1]
+    with pytest.raises(BackendError, match=r"has \(5, 1, 2\) for 'b'; needs \(5, 3, 2\)"):
+        compare_traces(graph, trace, cut)
