@@ -11,8 +11,8 @@ def part_of(name: str) -> str:
     """The part of the network that the population `name` of a lowered model belongs to.
 
     `input`, `constant` and `clock` are "input"; `stream.*` is "residual"; in `blocks.*` the neurons
-    of `experts.N` are "experts.N", scores, comparators, gates and latches are "router", and what
-    remains of `moe` (the neurons that read the stream) and all of `mlp` is "mlp". A name that fits
+    behind the gate of `experts.N` are "experts.N"; scores, comparators, gates, latches and the ANDs
+    that let tokens pass (which every token reaches, chosen or not) are "router"; what remains of `moe` (the neurons that read the stream) and all of `mlp` is "mlp". A name that fits
     nothing is "other": it is never left out.
 
     >>> part_of("blocks.0.moe.experts.2.hidden"), part_of("blocks.0.moe.gate"), part_of("stream.1")
@@ -27,6 +27,8 @@ def part_of(name: str) -> str:
         return "residual"
     if root != "blocks":
         return "other"
+    if name.endswith(".gated"):
+        return "router"
     if expert := re.search(r"\.moe\.experts\.(\w+)", name):
         return f"experts.{expert[1]}"
     if re.search(r"\.moe\.(score|compare|gate|decided|latch)", name):

@@ -236,7 +236,7 @@ def test_a_silent_expert_triggers_no_operation_behind_its_gate():
         assert by_synapse[f"{name}.hidden -> stream.1"].part == f"experts.{e}"
         assert accumulates(f"blocks.0.moe.x -> {name}.gated") == 2 * 2  # reaches every gate
     silent = counts.by_part["experts.0"]
-    assert silent[Operation.ACCUMULATE] == 4
+    assert silent[Operation.ACCUMULATE] == 0  # what reaches its gate is the router's cost
     assert silent[Operation.SPIKE] == 0
     assert silent[Operation.NEURON_UPDATE_IDLE] == 2 * 3  # hidden neurons are still updated
 
@@ -258,7 +258,7 @@ def test_a_silent_expert_triggers_no_operation_behind_its_gate():
         ("blocks.0.moe.compare", "router"),
         ("blocks.0.moe.gate", "router"),
         ("blocks.0.moe.latch", "router"),
-        ("blocks.0.moe.experts.2.gated", "experts.2"),
+        ("blocks.0.moe.experts.2.gated", "router"),
         ("blocks.1.moe.experts.10.hidden", "experts.10"),
         ("blocks.0.mlp.hidden", "mlp"),
         ("head.readout", "head"),
