@@ -99,8 +99,11 @@ def shared_memory_of(pid: int) -> set[str]:
     return {Path(path.removesuffix(" (deleted)")).name for path in paths}
 
 
+AMPLE_DESCRIPTORS = 65_536  # the estimate of what is needed need not be sharp
+
+
 def raise_descriptor_limit(needed: int, processes: int) -> None:
-    """Let this process open `needed` files.
+    """Let this process open `needed` files, and more where the hard limit allows it.
 
     Raises:
         BackendError: when the hard limit is too low, with the command that raises it.
@@ -111,8 +114,11 @@ def raise_descriptor_limit(needed: int, processes: int) -> None:
             f"{processes} Lava processes need about {needed} open files; the hard limit is {hard}: "
             f"run `ulimit -n {needed}` with the rights to raise it, or simulate a smaller model"
         )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    wanted = max(needed, AMPLE_DESCRIPTORS)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def require_shared_memory(needed: int) -> None:

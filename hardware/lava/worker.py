@@ -18,7 +18,7 @@ from hardware.lava.job import JobFolder
 from hardware.lava.system import die_with_parent, raise_descriptor_limit, require_shared_memory
 
 SPARE_DESCRIPTORS = 64
-PER_PROCESS, PER_CONNECTION = 9, 2  # descriptors of the worker, measured on Lava 0.10
+PER_PROCESS, PER_CONNECTION = 10, 3  # descriptors of the worker, measured on Lava 0.10, rounded up
 PAGE = 4096
 
 
