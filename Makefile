@@ -10,7 +10,7 @@ help:
 	@echo "make demo     set up, then the whole chain on real images (report in $(DEMO_DIR)/report.html)"
 	@echo "make test     set up, then the tests"
 	@echo "make check    lint, types, import rules"
-	@echo "make torture  the fault tests with large counts (TORTURE=20000)"
+	@echo "make torture  the fault tests with large counts (TORTURE=20000 TRIALS=100)"
 
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install Python 3.11 or 3.12, or set PYTHON=..."; exit 1; }
@@ -40,7 +40,7 @@ imports: setup
 check: lint types imports
 
 torture: setup
-	TORTURE=$${TORTURE:-20000} $(BIN)/python -m pytest tests/unit/test_files.py tests/unit/test_serialize.py tests/end_to_end/test_supervisor.py --timeout 7200
+	TORTURE=$${TORTURE:-20000} SPIKINGMOE_TRIALS=$${TRIALS:-100} $(BIN)/python -m pytest tests/unit/test_files.py tests/unit/test_serialize.py tests/end_to_end/test_supervisor.py --timeout 7200
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

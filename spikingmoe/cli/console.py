@@ -23,7 +23,8 @@ def say(text: str) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table; the first column is text, the others are numbers."""
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    console.print(Text(title, style="bold"))
+    table = Table()
     for index, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:

@@ -58,9 +58,9 @@ def run(args: Namespace) -> int:
 
 
 def earlier_metrics(trained: Run) -> dict:
-    """What `energy` and `verify` have written of this very checkpoint, the latter winning."""
+    """What `train` or `demo`, `energy` and `verify` have written of this very checkpoint, the last winning."""
     found: dict = {}
-    for name in ("energy", "verify"):
+    for name in ("", "energy", "verify"):
         path = trained.folder / name / "metrics.json"
         if not path.is_file():
             continue
@@ -69,12 +69,12 @@ def earlier_metrics(trained: Run) -> dict:
             digest = metrics["checkpoint"]["sha256"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{path}: is damaged ({error}); run `spikingmoe {name}` again"
+                f"{path}: is damaged ({error}); run `spikingmoe {name or 'train'}` again"
             ) from None
         if digest == file_digest(trained.path):
             found = {**found, **metrics}
         else:
-            say(f"{path} is of another checkpoint and left out; run `spikingmoe {name}` again")
+            say(f"{path} is of another checkpoint and left out")
     return found
 
 

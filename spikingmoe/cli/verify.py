@@ -76,8 +76,8 @@ def show_verification(verified: Verified) -> None:
             "images",
             "spikes",
             "differ",
-            "predictions differ",
-            "logits differ by",
+            "predictions",
+            "logits",
             "same",
             "first divergence",
         ],
@@ -94,7 +94,7 @@ def show_verification(verified: Verified) -> None:
 
 def _row(comparison: Comparison) -> list[str]:
     return [
-        f"{comparison.left} / {comparison.right} ({comparison.arithmetic})",
+        f"{comparison.left} / {comparison.right}, {comparison.arithmetic}",
         str(comparison.samples),
         f"{comparison.compared:,}",
         f"{comparison.differing:,}",

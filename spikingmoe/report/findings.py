@@ -73,9 +73,13 @@ def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
         text = energy(usual[0]) if usual else UNKNOWN
         rows.append((f"estimated energy, {label(name, MODELS)}", text, remark))
     if (silent := number(look(metrics, "experts", "silent_share"))) is not None:
-        rows.append(("gates closed", percent(silent), "of image x step x token x expert"))
+        rows.append(
+            ("experts silent (gate closed)", percent(silent), "of image x step x token x expert")
+        )
     if (silent := number(look(metrics, "experts", "whole_expert_silent_share"))) is not None:
-        rows.append(("experts without any spike", percent(silent), "of image x step x expert"))
+        rows.append(
+            ("experts silent (no spike at all)", percent(silent), "of image x step x expert")
+        )
     if (first := number(look(metrics, "latency_steps", "first_sample"))) is not None:
         every = count(look(metrics, "latency_steps", "every"))
         rows.append(
