@@ -8,21 +8,17 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import (
-    Clock,
-    accuracies,
+from spikingmoe.cli.chain import Clock, load_twins, model_name, train_run
+from spikingmoe.cli.comparison import accuracies, verify_run
+from spikingmoe.cli.console import say, show_table
+from spikingmoe.cli.metrics import (
     base_metrics,
     energy_metrics,
     expert_metrics,
     latency_metrics,
-    load_twins,
-    model_name,
     test_accuracy,
-    train_run,
-    verify_run,
     write_metrics,
 )
-from spikingmoe.cli.console import say, show_table
 from spikingmoe.cli.report import make_facts, write_report
 from spikingmoe.cli.train import configurations
 from spikingmoe.cli.verify import show_verification

@@ -7,17 +7,9 @@ from jsonargparse import Namespace
 from hardware.energy import get_table
 from hardware.lowering import lower
 from hardware.simulate import simulate
-from spikingmoe.cli.chain import (
-    base_metrics,
-    energy_metrics,
-    load_twins,
-    model_name,
-    open_run,
-    output_folder,
-    test_accuracy,
-    write_metrics,
-)
+from spikingmoe.cli.chain import load_twins, model_name, open_run, output_folder
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
+from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
 from spikingmoe.data import load_data
 from spikingmoe.train.fit import check_fit
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import base_metrics, open_run, output_folder, write_metrics
+from spikingmoe.cli.chain import open_run, output_folder
 from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.cli.metrics import base_metrics, write_metrics
 from spikingmoe.data import load_data
 from spikingmoe.train.fit import check_fit, evaluate
 

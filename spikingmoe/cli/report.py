@@ -12,18 +12,17 @@ from hardware.ir.graph import SpikeGraph
 from hardware.lowering import lower
 from hardware.simulate import simulate
 from hardware.trace import SpikeTrace
-from spikingmoe.cli.chain import (
+from spikingmoe.cli.chain import open_run, output_folder
+from spikingmoe.cli.comparison import first
+from spikingmoe.cli.console import say
+from spikingmoe.cli.metrics import (
     base_metrics,
     expert_metrics,
     file_digest,
-    first,
     latency_metrics,
-    open_run,
-    output_folder,
     test_accuracy,
     write_metrics,
 )
-from spikingmoe.cli.console import say
 from spikingmoe.data import load_data
 from spikingmoe.data.image_data import ImageData
 from spikingmoe.report.facts import ReportFacts

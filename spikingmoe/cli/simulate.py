@@ -9,8 +9,10 @@ from jsonargparse import Namespace
 from hardware.errors import BackendError
 from hardware.ir.graph import SpikeGraph
 from hardware.simulate import BACKENDS, simulate
-from spikingmoe.cli.chain import accuracy, output_folder, write_metrics
+from spikingmoe.cli.chain import output_folder
+from spikingmoe.cli.comparison import accuracy
 from spikingmoe.cli.console import percent, progress, say, show_table
+from spikingmoe.cli.metrics import write_metrics
 from spikingmoe.config import unknown
 from spikingmoe.data import load_data
 from spikingmoe.train.checkpoint import package_versions

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import base_metrics, test_accuracy, train_run, write_metrics
+from spikingmoe.cli.chain import train_run
 from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.cli.metrics import base_metrics, test_accuracy, write_metrics
 from spikingmoe.config import ModelConfig, TrainConfig, get_preset, override
 from spikingmoe.data import load_data
 

@@ -5,22 +5,10 @@ from __future__ import annotations
 from jsonargparse import Namespace
 
 from hardware.verify import Comparison
-from spikingmoe.cli.chain import (
-    Clock,
-    Verified,
-    accuracies,
-    base_metrics,
-    energy_metrics,
-    latency_metrics,
-    load_twins,
-    model_name,
-    open_run,
-    output_folder,
-    verify_run,
-    within_contract,
-    write_metrics,
-)
+from spikingmoe.cli.chain import Clock, load_twins, model_name, open_run, output_folder
+from spikingmoe.cli.comparison import Verified, accuracies, verify_run, within_contract
 from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
 from spikingmoe.data import load_data
 from spikingmoe.train.fit import check_fit
 

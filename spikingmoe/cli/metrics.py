@@ -1,0 +1,122 @@
+"""What commands write into metrics.json."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+from hardware.energy import COST_TABLES, EnergyReport, ann_energy, estimate
+from hardware.files import write_json
+from hardware.ir.graph import SpikeGraph
+from hardware.lowering import lower
+from hardware.lowering.ann import count_ann_layers
+from hardware.simulate import simulate
+from hardware.trace import SpikeTrace
+from spikingmoe.data.image_data import ImageData, Split
+from spikingmoe.train.checkpoint import Run, package_versions
+from spikingmoe.train.fit import evaluate
+
+
+def energy_of(
+    run: Run, split: Split, costs: str, trace: SpikeTrace | None = None
+) -> EnergyReport | None:
+    """Energy of a run on `split`; None where the table has no price for a non-spiking network."""
+    if run.model_config.neuron == "relu":
+        if not COST_TABLES[costs].prices_ann:
+            return None
+        layers = count_ann_layers(run.model, split.images)
+        return ann_energy(layers, costs, samples=len(split))
+    graph = lower(run.model)
+    return estimate(graph, trace if trace is not None else simulate(graph, split.images), costs)
+
+
+def energy_metrics(
+    runs: dict[str, Run], split: Split, tables: list[str], own_trace: SpikeTrace | None
+) -> dict[str, object]:
+    """The energy part of metrics.json: totals under the first table, whole reports under each.
+
+    Args:
+        runs: the run itself first, then its twins.
+        own_trace: of the run itself on `split`, by the reference in floating point, if there is one.
+    """
+    own = next(iter(runs))
+    reports: dict[str, dict[str, EnergyReport]] = {}
+    for table in tables:
+        found = {
+            name: energy_of(run, split, table, own_trace if name == own else None)
+            for name, run in runs.items()
+        }
+        reports[table] = {name: report for name, report in found.items() if report is not None}
+    headline = reports[tables[0]]
+    return {
+        "synops_per_sample": {name: r.synops_per_sample for name, r in headline.items()},
+        "energy_pj_per_sample": {
+            name: r.energy_pj_per_sample.value for name, r in headline.items()
+        },
+        "energy": {t: {n: r.as_dict() for n, r in rs.items()} for t, rs in reports.items()},
+        "energy_counted_on": f"reference, floating point, {len(split)} test images",
+    }
+
+
+def expert_metrics(trace: SpikeTrace, graph: SpikeGraph) -> dict[str, object]:
+    """How the experts were used: load per router, and how much of the mixture was silent."""
+    load, gates_open, gates, quiet, windows = {}, 0, 0, 0, 0
+    for router in graph.gate_limits:
+        held = f"{router}.latch" in trace.spikes
+        chosen = trace.spikes[f"{router}.latch" if held else f"{router}.gate"]
+        counts = chosen.reshape(-1, chosen.shape[-1]).sum(axis=0)
+        load[router] = (counts / max(1, counts.sum())).tolist()
+        gates_open, gates = gates_open + int(counts.sum()), gates + chosen.size
+        for name, spikes in trace.spikes.items():
+            if name.startswith(f"{router}.experts.") and name.endswith(".hidden"):
+                quiet += int((~spikes.reshape(*spikes.shape[:2], -1).any(axis=-1)).sum())
+                windows += spikes.shape[0] * spikes.shape[1]
+    return {
+        "load": load,
+        "silent_share": 1 - gates_open / gates if gates else None,
+        "silent_share_definition": "share of (image, step, token, expert) whose gate is closed",
+        "whole_expert_silent_share": quiet / windows if windows else None,
+        "whole_expert_silent_share_definition": "share of (image, step, expert) without any spike",
+    }
+
+
+def latency_metrics(graph: SpikeGraph) -> dict[str, int]:
+    """Hardware steps: the first answer after depth + T, then one sample every T."""
+    depth, steps = graph.depth[graph.readout.name], graph.time_steps
+    return {"depth": depth, "time_steps": steps, "first_sample": depth + steps, "every": steps}
+
+
+def base_metrics(command: str, run: Run) -> dict[str, object]:
+    """What every metrics.json says of its origin."""
+    return {
+        "command": command,
+        "config": {"model": run.model_config.as_dict(), "train": run.train_config.as_dict()},
+        "seed": run.train_config.seed,
+        "epoch": run.epoch,
+        "checkpoint": {"file": run.path.name, "sha256": file_digest(run.path)},
+        "versions": package_versions(),
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
+    }
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
+    """Write metrics.json into a folder."""
+    path = folder / "metrics.json"
+    write_json(path, metrics)
+    return path
+
+
+def test_accuracy(run: Run, data: ImageData) -> float:
+    """Accuracy on the whole test set."""
+    return evaluate(run.model, data.test)[0]
