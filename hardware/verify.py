@@ -174,9 +174,18 @@ class RoundingReport:
         """Share of the samples that diverged."""
         return self.images_diverged / self.samples
 
+    @property
+    def within_contract(self) -> bool:
+        """At most 1 % of the samples diverge, each first within 1e-5 of the threshold."""
+        return self.share <= 0.01 and (self.largest_margin or 0.0) <= 1e-5
+
     def as_dict(self) -> dict[str, object]:
         """JSON values."""
-        return {**asdict(self), "share": self.share}
+        return {
+            **asdict(self),
+            "share": self.share,
+            "within_contract": self.within_contract,
+        }
 
 
 def rounding_divergence(

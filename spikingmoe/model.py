@@ -14,13 +14,14 @@ from spikingmoe.layers.neuron import make_neuron
 from spikingmoe.layers.prompt import SDPrompt
 from spikingmoe.layers.router import RoutingInfo
 from spikingmoe.layers.stem import Stem
+from spikingmoe.shapes import Frames, Logits
 
 
 @dataclass(frozen=True)
 class ModelOutput:
     """Logits (B, classes) and what each router decided (empty for dense models)."""
 
-    logits: Tensor
+    logits: Logits
     routing: tuple[RoutingInfo, ...]
 
 
@@ -79,7 +80,7 @@ class SpikingTransformer(nn.Module):
         x = self.head_neuron(stream)
         return ModelOutput(self.head(x.mean(dim=(0, 2))), tuple(routing))
 
-    def _frames(self, images: Tensor) -> Tensor:
+    def _frames(self, images: Tensor) -> Frames:
         """(1 or T, B, C, height, width)."""
         steps, dtype = self.config.time_steps, self.head.weight.dtype
         if not isinstance(images, Tensor) or images.dtype != dtype:

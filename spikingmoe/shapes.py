@@ -14,7 +14,6 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-Images = Float[Tensor, "B C height width"]
 Frames = Float[Tensor, "frames B C height width"]  # 1 frame for a still image, else T
 Tokens = Float[Tensor, "T B N D"]
 Gates = Float[Tensor, "T B N E"]

@@ -3,7 +3,7 @@
 from hardware.energy.ann import AnnLayer, ann_energy
 from hardware.energy.costs import COST_TABLES, Cost, CostTable, get_table
 from hardware.energy.counts import Operation, OperationCounts, count_operations
-from hardware.energy.report import EnergyReport, estimate
+from hardware.energy.report import EnergyReport, estimate, price
 
 __all__ = [
     "COST_TABLES",
@@ -17,4 +17,5 @@ __all__ = [
     "count_operations",
     "estimate",
     "get_table",
+    "price",
 ]

@@ -99,8 +99,7 @@ def get_table(name: str) -> CostTable:
 
 HOROWITZ = "Horowitz, Computing's energy problem, ISSCC 2014, 45 nm, 32-bit floating point"
 ADD_PJ = 0.9
-MULTIPLY_PJ = 3.7
-MULTIPLY_ADD_PJ = 4.6  # MULTIPLY_PJ + ADD_PJ, written out: 3.7 + 0.9 is not 4.6 in binary
+MULTIPLY_ADD_PJ = 4.6  # multiply 3.7 and add, written out: 3.7 + 0.9 is not 4.6 in binary
 UPDATE_HIGH_PJ = MULTIPLY_ADD_PJ + ADD_PJ  # decay and add, then compare with the threshold
 
 _FREE_UPDATE = Cost(

@@ -131,7 +131,12 @@ def estimate(
     table = get_table(costs) if isinstance(costs, str) else costs
     if trace.meta.get("arithmetic") == "fixed":
         graph = prepare(graph, "fixed")
-    counts = count_operations(graph, trace)
+    return price(count_operations(graph, trace), table)
+
+
+def price(counts: OperationCounts, costs: str | CostTable) -> EnergyReport:
+    """Counted operations under one cost table; count once to compare tables."""
+    table = get_table(costs) if isinstance(costs, str) else costs
     per_sample = counts.per_sample
     parts = {}
     for part, operations in counts.by_part.items():

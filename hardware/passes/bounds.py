@@ -15,6 +15,7 @@ from hardware.ir.nodes import LIF, Input, Population, is_graded, size
 from hardware.ir.synapses import AnySynapse, Expert
 
 Bounds = tuple[np.ndarray, np.ndarray]  # (lowest, highest), each (n,)
+Incoming = tuple[AnySynapse, csr_matrix]
 
 
 def message_bounds(population: Population, current: Bounds | None, *, fixed: bool) -> Bounds:
@@ -38,7 +39,7 @@ def message_bounds(population: Population, current: Bounds | None, *, fixed: boo
 
 def current_bounds(
     n: int,
-    incoming: Sequence[tuple[AnySynapse, csr_matrix]],
+    incoming: Sequence[Incoming],
     messages: Mapping[str, Bounds],
     gate_limits: Mapping[str, int],
     *,
@@ -79,38 +80,47 @@ def largest(bounds: Bounds) -> float:
     return float(max(np.abs(bounds[0]).max(initial=0.0), np.abs(bounds[1]).max(initial=0.0)))
 
 
-def check_bounds(graph: SpikeGraph) -> None:
-    """GraphError if a population of a fixed-point graph could accumulate more than Loihi's range.
+def population_bounds(
+    graph: SpikeGraph,
+    name: str,
+    incoming: Sequence[Incoming],
+    messages: Mapping[str, Bounds],
+    *,
+    fixed: bool,
+) -> Bounds:
+    """Bounds of the accumulated input of one population; its own messages, if it loops, are spikes.
 
-    A population that loops onto itself counts its own messages as any others.
+    Args:
+        incoming: its synapses, with the weights to count.
+        messages: bounds of what each source sends.
     """
+    population = graph.populations[name]
+    known = dict(messages)
+    if any(s.source == name for s, _ in incoming):
+        if not isinstance(population, LIF):
+            raise GraphError(f"relay '{name}' has a loop onto itself: its sum has no bound")
+        known[name] = message_bounds(population, None, fixed=fixed)
+    trusted = trusted_marks(graph, incoming)
+    return current_bounds(size(population), trusted, known, graph.gate_limits, fixed=fixed)
+
+
+def check_bounds(graph: SpikeGraph) -> None:
+    """GraphError if a population of a fixed-point graph could accumulate more than Loihi's range."""
     messages: dict[str, Bounds] = {}
     for name in graph.order:
         population = graph.populations[name]
-        if isinstance(population, LIF):
-            messages[name] = message_bounds(population, None, fixed=True)
         incoming = [(s, graph.matrix(s)) for s in graph.incoming(name)]
-        if name not in messages and any(s.source == name for s, _ in incoming):
-            raise GraphError(f"relay '{name}' has a loop onto itself: its sum has no bound")
-        bounds = current_bounds(
-            size(population),
-            trusted_marks(graph, incoming),
-            messages,
-            graph.gate_limits,
-            fixed=True,
-        )
+        bounds = population_bounds(graph, name, incoming, messages, fixed=True)
         limit = accumulation_limit(population)
         if largest(bounds) > limit:
             raise GraphError(
                 f"population '{name}': its accumulated input may reach {largest(bounds):,.0f}, beyond "
                 f"+-{limit:,}, where Lava's state would wrap; use smaller weights"
             )
-        messages.setdefault(name, message_bounds(population, bounds, fixed=True))
+        messages[name] = message_bounds(population, bounds, fixed=True)
 
 
-def trusted_marks(
-    graph: SpikeGraph, incoming: Sequence[tuple[AnySynapse, csr_matrix]]
-) -> list[tuple[AnySynapse, csr_matrix]]:
+def trusted_marks(graph: SpikeGraph, incoming: Sequence[Incoming]) -> list[Incoming]:
     """The synapses, without the `expert` mark where the graph does not show that a gate stands before."""
     return [
         (s if s.expert is None or _is_gated(graph, s, s.expert) else replace(s, expert=None), m)

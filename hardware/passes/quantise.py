@@ -21,15 +21,16 @@ from scipy.sparse import csr_matrix
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import MAX_ACCUMULATED
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, is_graded, size
-from hardware.ir.synapses import AnySynapse, Sparse
-from hardware.ir.validate import MAX_BIAS, MAX_THRESHOLD
+from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, is_graded
+from hardware.ir.synapses import AnySynapse
+from hardware.ir.validate import MAX_THRESHOLD
+from hardware.passes.bias import check_logic, largest_bias, split_bias
 from hardware.passes.bounds import (
     Bounds,
-    current_bounds,
+    Incoming,
     largest,
     message_bounds,
-    trusted_marks,
+    population_bounds,
 )
 from hardware.passes.grid import (
     HIGHEST_EXPONENT,
@@ -54,9 +55,6 @@ def quantise(graph: SpikeGraph) -> SpikeGraph:
     return _Quantiser(graph).run()
 
 
-Incoming = tuple[AnySynapse, csr_matrix]
-
-
 class _Quantiser:
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
@@ -71,7 +69,9 @@ class _Quantiser:
 
     def run(self) -> SpikeGraph:
         for name in self.graph.order:
-            current = self._current(name, self.real, self.incoming[name], fixed=False)
+            current = population_bounds(
+                self.graph, name, self.incoming[name], self.real, fixed=False
+            )
             self.real[name] = message_bounds(self.graph.populations[name], current, fixed=False)
         for population in self.graph.of_kind(Input):
             assert isinstance(population, Input)
@@ -89,19 +89,6 @@ class _Quantiser:
                 self._quantise_group(group)
             waiting = [g for g in waiting if g not in ready]
         return self._assemble()
-
-    def _current(
-        self, name: str, messages: dict[str, Bounds], incoming: list[Incoming], *, fixed: bool
-    ) -> Bounds:
-        """Bounds of the accumulated input of one population, given its sources' messages."""
-        population = self.graph.populations[name]
-        if not isinstance(population, LIF) and any(s.source == name for s, _ in incoming):
-            raise GraphError(f"relay '{name}' has a loop onto itself: its sum has no bound")
-        known = dict(messages)
-        known[name] = (np.zeros(size(population)), np.ones(size(population)))
-        limits = self.graph.gate_limits
-        trusted = trusted_marks(self.graph, incoming)
-        return current_bounds(size(population), trusted, known, limits, fixed=fixed)
 
     def _sources_are_scaled(self, group: ScaleGroup) -> bool:
         return all(
@@ -140,8 +127,10 @@ class _Quantiser:
         limits = []
         for name in group.names:
             population = self.graph.populations[name]
-            current = self._current(name, self.real, self.incoming[name], fixed=False)
-            reach, bias = largest(current), _largest_bias(population)
+            current = population_bounds(
+                self.graph, name, self.incoming[name], self.real, fixed=False
+            )
+            reach, bias = largest(current), largest_bias(population)
             limits.append(MAX_ACCUMULATED / (reach + bias) if reach + bias > 0 else np.inf)
             limits.append(LARGEST_MANTISSA * 2**HIGHEST_EXPONENT / bias if bias > 0 else np.inf)
             if isinstance(population, LIF):
@@ -221,8 +210,8 @@ class _Quantiser:
                 )
         for name in (n for n in self.graph.order if n in group.names):
             known = self._messages_with_defaults()
-            current = self._current(name, known, incoming[name], fixed=True)
-            bias = _largest_bias(self.graph.populations[name]) * scale
+            current = population_bounds(self.graph, name, incoming[name], known, fixed=True)
+            bias = largest_bias(self.graph.populations[name]) * scale
             if largest(current) + np.rint(bias) > MAX_ACCUMULATED:
                 return False
             self.messages[name] = message_bounds(self.graph.populations[name], current, fixed=True)
@@ -254,8 +243,8 @@ class _Quantiser:
         for name, population in self.graph.populations.items():
             scale = self.scale[name]
             if isinstance(population, LIF):
-                self._check_logic(population, scale)
-                bias, extra = self._split_bias(population, scale, constant)
+                check_logic(population, scale)
+                bias, extra = split_bias(population, scale, constant)
                 threshold = to_integers(population.threshold * scale)
                 population = replace(population, threshold=threshold, bias=bias, scale=scale)
                 if extra is not None:
@@ -271,46 +260,3 @@ class _Quantiser:
         return self.graph.with_(
             populations=coarse + populations, synapses=synapses, arithmetic="fixed"
         )
-
-    @staticmethod
-    def _check_logic(population: LIF, scale: float) -> None:
-        for what in ("threshold", "bias"):
-            values = getattr(population, what) * scale
-            if population.role in LOGIC_ROLES and not np.array_equal(values, np.rint(values)):
-                raise GraphError(
-                    f"population '{population.name}': a population with role '{population.role}' "
-                    f"needs a {what} that is a multiple of {1 / scale}"
-                )
-
-    def _split_bias(
-        self, population: LIF, scale: float, constant: str
-    ) -> tuple[np.ndarray, Sparse | None]:
-        if population.role == "comparator":  # the bias only decides ties: one unit does
-            return np.asarray(population.bias > 0, dtype=np.int32), None
-        bias = to_integers(population.bias * scale)
-        if np.abs(bias).max() <= MAX_BIAS:
-            return bias, None
-        bias = np.broadcast_to(bias, population.shape).ravel()
-        mantissa, exponent = round_weight(bias.astype(np.float64))
-        rest = bias - (mantissa.astype(np.int64) << max(exponent, 0))
-        if exponent < 0 or np.abs(rest).max() > MAX_BIAS:
-            raise GraphError(
-                f"population '{population.name}': bias {np.abs(bias).max()} is too large"
-            )
-        rows = np.flatnonzero(mantissa)
-        synapse = Sparse(
-            source=constant,
-            target=population.name,
-            rows=rows,
-            columns=np.zeros_like(rows),
-            weight=mantissa[rows],
-            exponent=exponent,
-        )
-        return rest.reshape(population.shape).astype(np.int32), synapse
-
-
-def _largest_bias(population: Population) -> float:
-    """Largest bias that takes part in the sum, in real units (a comparator's only decides ties)."""
-    if isinstance(population, LIF) and population.role != "comparator":
-        return float(np.abs(population.bias).max())
-    return 0.0

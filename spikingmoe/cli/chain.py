@@ -73,9 +73,6 @@ def train_run(
     """Train with a bar on a terminal and a line every few epochs elsewhere."""
     torch.set_num_threads(settings.threads)
     every = max(1, settings.epochs // 8)
-    done = newest_valid(out) if resume else None
-    if done is not None and load_run(done).epoch >= settings.epochs:
-        say(f"{title}: trained before, {settings.epochs} epochs")
 
     def line(record: dict[str, float], epochs: int) -> None:
         epoch = int(record["epoch"]) + 1
@@ -86,7 +83,14 @@ def train_run(
             )
 
     return train(
-        config, settings, data, out, resume=resume, show_bar=console.is_terminal, report=line
+        config,
+        settings,
+        data,
+        out,
+        resume=resume,
+        show_bar=console.is_terminal,
+        report=line,
+        on_reuse=lambda run: say(f"{title}: trained before, {run.epoch} epochs"),
     )
 
 

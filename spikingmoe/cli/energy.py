@@ -5,8 +5,6 @@ from __future__ import annotations
 from jsonargparse import Namespace
 
 from hardware.energy import get_table
-from hardware.lowering import lower
-from hardware.simulate import simulate
 from spikingmoe.cli.chain import load_twins, model_name, open_run, output_folder
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
@@ -25,9 +23,7 @@ def run(args: Namespace) -> int:
         model_name(trained): trained,
         **load_twins(trained, trained.folder / "twins", data, make=args.twins),
     }
-    spiking = trained.model_config.neuron == "lif"
-    trace = simulate(lower(trained.model), data.test.images) if spiking else None
-    metrics = energy_metrics(runs, data.test, [args.costs], trace)
+    metrics = energy_metrics(runs, data.test, [args.costs], None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}
     show_energy(metrics, accuracy, args.costs)
     metrics = {

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-BAD_INPUT, FAILED = 2, 1
+BAD_INPUT = 2
 
 
 class Terminated(KeyboardInterrupt):

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from hardware.energy import COST_TABLES, EnergyReport, ann_energy, estimate
+from hardware.energy import COST_TABLES, EnergyReport, ann_energy, count_operations, price
 from hardware.files import write_json
 from hardware.ir.graph import SpikeGraph
 from hardware.lowering import lower
@@ -20,16 +20,20 @@ from spikingmoe.train.fit import evaluate
 
 
 def energy_of(
-    run: Run, split: Split, costs: str, trace: SpikeTrace | None = None
-) -> EnergyReport | None:
-    """Energy of a run on `split`; None where the table has no price for a non-spiking network."""
+    run: Run, split: Split, tables: list[str], trace: SpikeTrace | None
+) -> dict[str, EnergyReport]:
+    """Energy of a run on `split` by table; a table without a price for the network is left out.
+
+    Args:
+        trace: of the run on `split`, if it was recorded before.
+    """
     if run.model_config.neuron == "relu":
-        if not COST_TABLES[costs].prices_ann:
-            return None
         layers = count_ann_layers(run.model, split.images)
-        return ann_energy(layers, costs, samples=len(split))
+        priced = [table for table in tables if COST_TABLES[table].prices_ann]
+        return {table: ann_energy(layers, table, samples=len(split)) for table in priced}
     graph = lower(run.model)
-    return estimate(graph, trace if trace is not None else simulate(graph, split.images), costs)
+    counts = count_operations(graph, trace or simulate(graph, split.images))
+    return {table: price(counts, table) for table in tables}
 
 
 def energy_metrics(
@@ -42,13 +46,11 @@ def energy_metrics(
         own_trace: of the run itself on `split`, by the reference in floating point, if there is one.
     """
     own = next(iter(runs))
-    reports: dict[str, dict[str, EnergyReport]] = {}
-    for table in tables:
-        found = {
-            name: energy_of(run, split, table, own_trace if name == own else None)
-            for name, run in runs.items()
-        }
-        reports[table] = {name: report for name, report in found.items() if report is not None}
+    found = {
+        name: energy_of(run, split, tables, own_trace if name == own else None)
+        for name, run in runs.items()
+    }
+    reports = {t: {name: r[t] for name, r in found.items() if t in r} for t in tables}
     headline = reports[tables[0]]
     return {
         "synops_per_sample": {name: r.synops_per_sample for name, r in headline.items()},

@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 
 from hardware.verify import Comparison
 from spikingmoe.cli.chain import Clock, load_twins, model_name, open_run, output_folder
-from spikingmoe.cli.comparison import Verified, accuracies, verify_run, within_contract
+from spikingmoe.cli.comparison import Verified, accuracies, verify_run
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
 from spikingmoe.data import load_data
@@ -76,7 +76,7 @@ def show_verification(verified: Verified) -> None:
     say(
         f"float32 torch, beside it: {rounding.images_diverged} of {rounding.samples} images diverge; "
         f"largest distance from the threshold where they begin to: {margin} "
-        f"({'within' if within_contract(rounding) else 'OUTSIDE'} the contract: 1 %, 1e-5)"
+        f"({'within' if rounding.within_contract else 'OUTSIDE'} the contract: 1 %, 1e-5)"
     )
 
 

@@ -40,20 +40,24 @@ def train(
     resume: bool = False,
     show_bar: bool = False,
     report: EpochLine | None = None,
+    on_reuse: Callable[[Run], None] | None = None,
 ) -> Run:
     """Train and keep checkpoints in `out`; returns the run as it stands on disk.
 
     Args:
         resume: go on from the newest valid checkpoint in `out`, with the same settings.
         show_bar: a progress bar (for terminals); `report` gets a record per epoch otherwise.
+        on_reuse: called with the run if it is complete already and nothing is trained.
 
     Raises:
         ValueError: data and model do not fit, or the run in `out` has other settings.
     """
     check_fit(config, data)
     start = _starting_point(config, settings, out, resume=resume)
-    if start is not None and load_run(start).epoch >= settings.epochs:
-        return load_run(start)
+    if start is not None and start.epoch >= settings.epochs:
+        if on_reuse is not None:
+            on_reuse(start)
+        return start
     make_run_folder(out)
     _quiet_lightning()
     L.seed_everything(settings.seed, verbose=False)
@@ -62,7 +66,7 @@ def train(
     loader = make_loader(data.train, settings.batch_size, seed=settings.seed, shuffle=True)
     if start is not None:  # Lightning iterates once before it tells the sampler its epoch
         assert isinstance(loader.sampler, EpochBatches)
-        loader.sampler.set_epoch(load_run(start).epoch)
+        loader.sampler.set_epoch(start.epoch)
     module = TrainingModule(model, settings, data, len(loader))
     callbacks: list[L.Callback] = [EpochCheckpoint(out, config)]
     if show_bar:
@@ -84,7 +88,7 @@ def train(
     )
     validation = make_loader(data.validation, EVALUATION_BATCH)
     try:
-        trainer.fit(module, loader, validation, ckpt_path=start)
+        trainer.fit(module, loader, validation, ckpt_path=start.path if start else None)
     except SystemExit as stop:  # what Lightning makes of an interrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if isinstance(stop.__context__, KeyboardInterrupt):
@@ -109,20 +113,21 @@ def check_fit(config: ModelConfig, data: ImageData) -> None:
 
 def _starting_point(
     config: ModelConfig, settings: TrainConfig, out: Path, *, resume: bool
-) -> Path | None:
+) -> Run | None:
     if not resume:
         if checkpoints(out):
             raise ValueError(f"{out}: holds a run already; use --resume, or another --out")
         return None
-    start = newest_valid(out)
-    if start is not None:
-        run = load_run(start)
-        if run.model_config != config or run.train_config != settings:
-            raise ValueError(
-                f"{out}: was trained with other settings ({_difference(run, config, settings)}); "
-                f"resume with the same, or use another --out"
-            )
-    return start
+    newest = newest_valid(out)
+    if newest is None:
+        return None
+    run = load_run(newest)
+    if run.model_config != config or run.train_config != settings:
+        raise ValueError(
+            f"{out}: was trained with other settings ({_difference(run, config, settings)}); "
+            f"resume with the same, or use another --out"
+        )
+    return run
 
 
 def _difference(run: Run, config: ModelConfig, settings: TrainConfig) -> str:
