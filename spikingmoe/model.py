@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from spikingmoe.config import ModelConfig, get_preset, override
-from spikingmoe.layers.attention import QKAttention
+from spikingmoe.layers.attention import make_attention
+from spikingmoe.layers.downsample import Downsample
 from spikingmoe.layers.moe import DenseMLP, MixtureOfExperts
 from spikingmoe.layers.neuron import make_neuron
-from spikingmoe.layers.prompt import SDPrompt
-from spikingmoe.layers.router import RoutingInfo
+from spikingmoe.layers.prompt import FeedbackPrompt, make_prompt
+from spikingmoe.layers.router import Router, RoutingInfo
 from spikingmoe.layers.stem import Stem
 from spikingmoe.shapes import Frames, Logits
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """Logits (B, classes) and what each router decided (empty for dense models)."""
+    """Logits (B, classes) and what each router decided, in order."""
 
     logits: Logits
     routing: tuple[RoutingInfo, ...]
 
 
 class Block(nn.Module):
-    """U <- U + attention(U); U <- U + mixture(U, prompt)."""
+    """U <- U + attention(U); U <- U + mixture(U, prompt), or a dense MLP in its place.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: of the block's stage.
+        index: number of the block over all stages.
+        previous_dim: channels of the spikes that the block before reads; None for the first.
+    """
+
+    def __init__(self, config: ModelConfig, index: int, previous_dim: int | None) -> None:
         super().__init__()
-        self.attention = QKAttention(config)
-        self.moe = MixtureOfExperts(config) if config.routing != "dense" else None
-        self.mlp = DenseMLP(config) if config.routing == "dense" else None
+        mixture = config.has_mixture(index)
+        self.attention = make_attention(config)
+        self.prompt = (
+            FeedbackPrompt(config, previous_dim) if mixture and config.cortical_feedback else None
+        )
+        self.moe = MixtureOfExperts(config) if mixture else None
+        self.mlp = None if mixture else DenseMLP(config)
 
-    def forward(self, stream: Tensor, prompt: Tensor | None) -> tuple[Tensor, RoutingInfo | None]:
-        stream = stream + self.attention(stream)
+    def forward(
+        self, stream: Tensor, prompt: Tensor | None, previous: Tensor | None
+    ) -> tuple[Tensor, Tensor, tuple[RoutingInfo, ...]]:
+        """(stream, prompt or pooled relay spikes, X of the block before) -> (stream, own X, infos)."""
+        if self.attention is not None:
+            stream = stream + self.attention(stream)
         if self.mlp is not None:
-            return stream + self.mlp(stream), None
+            x, current = self.mlp(stream)
+            return stream + current, x, ()
         assert self.moe is not None
-        assert prompt is not None
-        current, info = self.moe(stream, prompt)
-        return stream + current, info
+        if self.prompt is not None:
+            prompt = self.prompt(prompt, previous)
+        x, current, infos = self.moe(stream, prompt)
+        return stream + current, x, infos
 
 
 class SpikingTransformer(nn.Module):
@@ -54,9 +72,18 @@ class SpikingTransformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        stages = [config.stage(i) for i in range(len(config.stage_depths))]
         self.stem = Stem(config)
-        self.prompt = SDPrompt(config) if config.routing != "dense" else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.prompt = make_prompt(config)
+        self.blocks = nn.ModuleList()
+        self.downsamples = nn.ModuleList()
+        previous_dim = None
+        for index, (stage, depth) in enumerate(zip(stages, config.stage_depths, strict=True)):
+            if index > 0:
+                self.downsamples.append(Downsample(stages[index - 1], stage))
+            for _ in range(depth):
+                self.blocks.append(Block(stage, len(self.blocks), previous_dim))
+                previous_dim = stage.embed_dim
         self.head_neuron = make_neuron(config)
         self.head = nn.Linear(config.embed_dim, config.num_classes)
         self.input_limit: Tensor  # largest |value| of the training images; a chip clips beyond it
@@ -72,13 +99,21 @@ class SpikingTransformer(nn.Module):
         frames = self._frames(images)
         stream = self.stem(frames)
         prompt = self.prompt(frames) if self.prompt is not None else None
-        routing = []
-        for block in self.blocks:
-            stream, info = block(stream, prompt)
-            if info is not None:
-                routing.append(info)
+        routing: list[RoutingInfo] = []
+        previous = None
+        first_of_stage = self.first_blocks()
+        for index, block in enumerate(self.blocks):
+            if index in first_of_stage:
+                stream = self.downsamples[first_of_stage[index]](stream)
+            stream, previous, infos = block(stream, prompt, previous)
+            routing.extend(infos)
         x = self.head_neuron(stream)
         return ModelOutput(self.head(x.mean(dim=(0, 2))), tuple(routing))
+
+    def first_blocks(self) -> dict[int, int]:
+        """Number of each block that a downsampling stands before -> number of that downsampling."""
+        ends = itertools.accumulate(self.config.early_depths)
+        return {block: stage for stage, block in enumerate(ends)}
 
     def _frames(self, images: Tensor) -> Frames:
         """(1 or T, B, C, height, width)."""
@@ -101,12 +136,19 @@ class SpikingTransformer(nn.Module):
             f"needs (batch, {', '.join(map(str, self.input_shape))}) or {steps} such frames in front"
         )
 
-    @torch.no_grad()
+    def routers(self) -> list[Router]:
+        """All routers, in the order of `ModelOutput.routing`."""
+        return [m for m in self.modules() if isinstance(m, Router)]
+
     def adapt(self, routing: tuple[RoutingInfo, ...], rate: float) -> None:
-        """One homeostatic step of every router, from the load of one batch."""
-        mixtures = [m for m in self.modules() if isinstance(m, MixtureOfExperts)]
-        for mixture, info in zip(mixtures, routing, strict=True):
-            mixture.router.adapt(info.load, rate)
+        """One homeostatic step of every router, from the decisions of one batch."""
+        for router, info in zip(self.routers(), routing, strict=True):
+            router.adapt(info, rate)
+
+    def set_temperature(self, temperature: float) -> None:
+        """Temperature of the soft form of every gate: of its gradients and losses."""
+        for router in self.routers():
+            router.choose.temperature = temperature
 
 
 def create_model(preset: str, **overrides: object) -> SpikingTransformer:

@@ -21,3 +21,5 @@ Prompt = Float[Tensor, "T B M"]
 Logits = Float[Tensor, "B classes"]
 Scores = Float[Tensor, "*rows E"]
 Load = Float[Tensor, " E"]
+Channels = Float[Tensor, " channels"]  # of a router's scores: E, with groups G + E
+ScoresOfGroups = Float[Tensor, "*rows channels"]

@@ -58,8 +58,9 @@ def settled_model(config: ModelConfig, seed: int = 0) -> SpikingTransformer:
                 model(tiny_images(config, 16, seed=1000 + step))
         for norm in norms:
             norm.momentum = 0.1
-        for block in model.blocks:
-            if block.moe is not None:
-                bias = block.moe.router.homeostatic_bias
-                bias.copy_(0.1 * torch.randn_like(bias))
+        for router in model.routers():
+            bias, threshold = router.homeostatic_bias, router.learned_threshold
+            bias.copy_(0.1 * torch.randn_like(bias))
+            if threshold is not None:
+                threshold.data.copy_(0.1 * torch.randn_like(threshold))
     return model.eval()

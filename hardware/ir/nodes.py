@@ -86,7 +86,10 @@ Population = Input | LIF | Relay | Readout
 
 #: Roles whose weights are small whole numbers by construction (AND, OR, counting, delay): in fixed
 #: point they take the scale 2, so that weight 1 is the even integer 2 and thresholds of .5 are exact.
-LOGIC_ROLES = frozenset({"and", "or", "gate", "latch", "register"})
+LOGIC_ROLES = frozenset({"and", "or", "gate", "choice", "latch", "register"})
+
+#: Roles whose spikes (..., E) let experts work: of a contest, of a threshold on scores, of a latch.
+GATE_ROLES = frozenset({"gate", "threshold", "latch"})
 
 
 def size(population: Population) -> int:

@@ -14,7 +14,8 @@ from hardware.ir.nodes import LIF, Input, Population, Readout, Relay
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense, Expert, one_to_one
 from spikingmoe.layers.neuron import LIF as TorchLIF
 
-STREAM = "stream"  # the scale group of the residual stream
+INPUT = "input"  # the population that sends the images
+STREAM = "stream"  # the scale group of the first stage's residual stream
 
 #: (inputs, output) of a module's forward -> what a population sends, (T, B, *shape).
 View = Callable[[tuple[Tensor, ...], Tensor], Tensor]
@@ -30,16 +31,17 @@ class Tap:
 
 @dataclass
 class Stream:
-    """The residual stream while it is being built.
+    """The residual stream of a stage while it is being built.
 
     `terms` are the synapses (without a target) whose currents it sums; `bias` is what batch norms
-    have added so far, which each reader takes as its own bias.
+    have added so far, which each reader takes as its own bias. Its relays and readers share one
+    integer scale: they are the scale group `group`.
     """
 
     shape: tuple[int, ...]
     bias: np.ndarray
     terms: list[Callable[[str], AnySynapse]] = field(default_factory=list)
-    relays: int = 0
+    group: str = STREAM
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Builder:
     synapses: list[AnySynapse] = field(default_factory=list)
     taps: dict[str, Tap] = field(default_factory=dict)
     gate_limits: dict[str, int] = field(default_factory=dict)
+    relays: int = 0
 
     def add(self, population: Population, tap: Tap | None = None) -> str:
         """Add a population and, if torch has it too, where; returns its name."""
@@ -146,9 +149,9 @@ class Builder:
         if self.unrolled:
             return
         name = self.add(
-            Relay(name=f"stream.{stream.relays}", shape=stream.shape, scale_group=STREAM)
+            Relay(name=f"stream.{self.relays}", shape=stream.shape, scale_group=stream.group)
         )
-        stream.relays += 1
+        self.relays += 1
         self.synapses.extend(term(name) for term in stream.terms)
         n = int(np.prod(stream.shape))
         stream.terms = [lambda target, name=name: one_to_one(name, target, n)]
@@ -158,7 +161,7 @@ class Builder:
     ) -> str:
         """A LIF population that reads the stream: X = LIF(U)."""
         reader = self.lif(
-            name, stream.shape, module, path, view, bias=stream.bias, scale_group=STREAM
+            name, stream.shape, module, path, view, bias=stream.bias, scale_group=stream.group
         )
         self.synapses.extend(term(reader) for term in stream.terms)
         return reader

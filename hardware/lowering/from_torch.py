@@ -10,22 +10,20 @@ from torch import nn
 from hardware.errors import LoweringError
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import Input
-from hardware.ir.synapses import Conv2d
-from hardware.lowering.builder import Builder, Stream, Tap
-from hardware.lowering.fold import fold_conv, fold_linear, norm_affine, to_numpy
-from hardware.lowering.mixture import lower_dense_mlp, lower_mixture
+from hardware.lowering.attention import lower_attention
+from hardware.lowering.builder import INPUT, Builder, Stream, Tap
+from hardware.lowering.experts import lower_dense_mlp, lower_mixture
+from hardware.lowering.fold import to_numpy
+from hardware.lowering.prompt import lower_feedback_prompt, lower_prompt, lower_relay
+from hardware.lowering.stages import lower_downsample, lower_stem
 from hardware.lowering.structure import check_structure
-from hardware.lowering.views import channels_last, plain, token_map
+from hardware.lowering.views import token_map
 from hardware.passes.balance_delays import balance_delays
 from hardware.passes.drop_dead import drop_dead
-from spikingmoe.layers.attention import QKAttention
 from spikingmoe.layers.moe import DenseMLP, MixtureOfExperts
-from spikingmoe.layers.prompt import SDPrompt
-from spikingmoe.layers.stem import ConvNorm, Stem
 from spikingmoe.model import Block, SpikingTransformer
 
 Residual = Literal["relay", "unrolled"]
-INPUT = "input"
 
 
 def lower(model: SpikingTransformer, *, residual: Residual = "relay") -> SpikeGraph:
@@ -60,10 +58,20 @@ def lower_with_taps(
     builder = Builder(time_steps=config.time_steps, unrolled=residual == "unrolled")
     size, channels = config.image_size, config.input_channels
     builder.add(Input(name=INPUT, shape=(size, size, channels), limit=float(model.input_limit)))
-    prompt = _lower_prompt(builder, model.prompt, config.image_size) if model.prompt else None
-    stream = _lower_stem(builder, model.stem, size)
+    prompt = None
+    if model.prompt is not None:  # the prompt, or with cortical feedback the relay cells
+        lower_source = lower_relay if config.cortical_feedback else lower_prompt
+        prompt = lower_source(builder, model.prompt, size)
+    stream = lower_stem(builder, model.stem, size)
+    first_blocks, previous = model.first_blocks(), None
     for index, block in enumerate(model.blocks):
-        _lower_block(builder, block, f"blocks.{index}", stream, prompt)
+        if index in first_blocks:
+            stage = first_blocks[index]
+            path = f"downsamples.{stage}"
+            stream = lower_downsample(builder, model.downsamples[stage], path, stream)
+        previous = _lower_block(
+            builder, block, f"blocks.{index}", stream, prompt, model.prompt, previous
+        )
     _lower_head(builder, model, stream)
     graph = balance_delays(drop_dead(builder.graph()))
     notes: dict[str, object] = {"config": config.as_dict(), "residual": residual}
@@ -76,119 +84,36 @@ def lower_with_taps(
     ), {name: tap for name, tap in builder.taps.items() if name in graph.populations}
 
 
-def _lower_stem(builder: Builder, stem: nn.Module, size: int) -> Stream:
-    if not isinstance(stem, Stem):
-        raise LoweringError(
-            "stem", f"no rule for {type(stem).__name__}; use spikingmoe.layers.Stem"
-        )
-    source = INPUT
-    for index, module in enumerate(stem.convs):
-        assert isinstance(module, ConvNorm)
-        weight, bias = fold_conv(module.conv, module.norm)
-        stride = int(module.conv.stride[0])
-        size = (size - 1) // stride + 1
-
-        def conv(
-            target: str, source: str = source, weight: np.ndarray = weight, stride: int = stride
-        ) -> Conv2d:
-            return Conv2d(
-                source=source, target=target, weight=weight, stride=(stride, stride), padding=(1, 1)
-            )
-
-        if index == len(stem.convs) - 1:
-            stream = Stream(shape=(size, size, len(weight)), bias=bias)
-            builder.stream_term(stream, conv)
-            builder.relay_stream(stream)
-            return stream
-        path = f"stem.neurons.{index}"
-        target = builder.lif(
-            f"stem.lif{index}",
-            (size, size, len(weight)),
-            stem.neurons[index],
-            path,
-            channels_last,
-            bias,
-        )
-        builder.synapses.append(conv(target))
-        source = target
-    raise LoweringError("stem", "it has no convolution")
-
-
-def _lower_prompt(builder: Builder, prompt: nn.Module, size: int) -> str:
-    if not isinstance(prompt, SDPrompt):
-        raise LoweringError("prompt", f"no rule for {type(prompt).__name__}; use SDPrompt")
-    fields = to_numpy(prompt.cells.weight())
-    relay_shape = (size, size, len(fields))
-    relay = builder.lif(
-        "prompt.relay", relay_shape, prompt.relay_neuron, "prompt.relay_neuron", channels_last
-    )
-    half = fields.shape[-1] // 2
-    builder.synapses.append(Conv2d(source=INPUT, target=relay, weight=fields, padding=(half, half)))
-    # pool and projection are linear, so they are one dense synapse: BN(W pool(relay))
-    scale, bias = norm_affine(prompt.project.norm)
-    projection = to_numpy(prompt.project.linear.weight) * scale[:, None]
-    pool = to_numpy(prompt.pool.weight)[:, 0]  # (R, window, window)
-    window = pool.shape[-1]
-    grid = size // window
-    projection = projection.reshape(-1, len(pool), grid, 1, grid, 1)
-    weight = projection * pool.reshape(1, len(pool), 1, window, 1, window)
-    weight = weight.reshape(-1, len(pool), size, size).transpose(0, 2, 3, 1)
-    name = builder.lif("prompt.lif", bias.shape, prompt.neuron, "prompt.neuron", plain, bias)
-    builder.dense(relay, name, weight.reshape(len(bias), -1))
-    return name
-
-
 def _lower_block(
-    builder: Builder, block: nn.Module, path: str, stream: Stream, prompt: str | None
-) -> None:
+    builder: Builder,
+    block: nn.Module,
+    path: str,
+    stream: Stream,
+    prompt: str | None,
+    relay_pool: nn.Module | None,
+    previous: str | None,
+) -> str:
+    """Returns the population X that the block's mixture or MLP reads; `previous` is that before it."""
     if not isinstance(block, Block):
         raise LoweringError(path, f"no rule for {type(block).__name__}; use spikingmoe.model.Block")
-    _lower_attention(builder, block.attention, f"{path}.attention", stream)
-    builder.relay_stream(stream)
-    if isinstance(block.moe, MixtureOfExperts) and prompt is not None:
-        lower_mixture(builder, block.moe, f"{path}.moe", stream, prompt)
+    if block.attention is not None:
+        lower_attention(builder, block.attention, f"{path}.attention", stream)
+        builder.relay_stream(stream)
+    if isinstance(block.moe, MixtureOfExperts):
+        if block.prompt is not None:
+            assert relay_pool is not None
+            assert prompt is not None
+            prompt = lower_feedback_prompt(
+                builder, block.prompt, f"{path}.prompt", relay_pool, prompt, previous
+            )
+        x = lower_mixture(builder, block.moe, f"{path}.moe", stream, prompt)
     elif isinstance(block.mlp, DenseMLP):
-        lower_dense_mlp(builder, block.mlp, f"{path}.mlp", stream)
+        x = lower_dense_mlp(builder, block.mlp, f"{path}.mlp", stream)
     else:
         unknown = block.moe if block.moe is not None else block.mlp
         raise LoweringError(f"{path}.moe", f"no rule for {type(unknown).__name__}")
     builder.relay_stream(stream)
-
-
-def _lower_attention(builder: Builder, attention: nn.Module, path: str, stream: Stream) -> None:
-    if not isinstance(attention, QKAttention):
-        raise LoweringError(
-            path, f"no rule for {type(attention).__name__}; QKAttention can be lowered"
-        )
-    shape, side = stream.shape, stream.shape[0]
-    view = token_map(side)
-    x = builder.read_stream(stream, f"{path}.x", attention.neuron, f"{path}.neuron", view)
-    query_weight, query_bias = fold_linear(attention.query)
-    key_weight, key_bias = fold_linear(attention.key)
-    query = builder.lif(
-        f"{path}.q", shape, attention.query_neuron, f"{path}.query_neuron", view, query_bias
-    )
-    key = builder.lif(
-        f"{path}.k", shape, attention.key_neuron, f"{path}.key_neuron", view, key_bias
-    )
-    builder.token_wise(x, query, query_weight)
-    builder.token_wise(x, key, key_weight)
-    gain = to_numpy(attention.gain)
-    heads, channels = len(gain), shape[-1]
-    member = np.kron(np.eye(heads), np.ones((1, channels // heads)))  # (heads, channels)
-    token = builder.lif(
-        f"{path}.token", (side, side, heads), attention.token_neuron, f"{path}.token_neuron", view
-    )
-    builder.token_wise(query, token, member * gain[:, None])
-    gated = builder.logic(f"{path}.and", shape, "and", 1.5, tap=Tap(f"{path}.gate", view))
-    builder.direct(key, gated)
-    builder.token_wise(token, gated, member.T.copy())
-    weight, bias = fold_linear(attention.project)
-    stream.bias = stream.bias + bias
-    builder.stream_term(
-        stream,
-        lambda target: Conv2d(source=gated, target=target, weight=weight[:, :, None, None]),
-    )
+    return x
 
 
 def _lower_head(builder: Builder, model: SpikingTransformer, stream: Stream) -> None:

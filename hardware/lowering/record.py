@@ -16,6 +16,7 @@ from hardware.ir.nodes import Relay
 from hardware.lowering.builder import Tap
 from hardware.lowering.from_torch import Residual, lower_with_taps
 from hardware.trace import SpikeTrace
+from spikingmoe.layers.expert import Experts
 from spikingmoe.model import SpikingTransformer
 
 BATCH = 256
@@ -32,19 +33,25 @@ def record_torch(
     """Run the model and record every population that torch computes explicitly.
 
     Args:
-        images: (B, C, height, width), normalised.
+        images: (S, C, height, width), normalised, or event frames (S, T, C, height, width): samples
+            first, as for `simulate` (the model itself takes frames with T first).
         dtype: float64 is the arithmetic that the contract is about; float32 is what was trained.
 
     Returns:
         A trace without the relays of the stream and the readout's currents, which torch only sums.
     """
-    if images.ndim != 4:
-        raise LoweringError(
-            "input", f"record_torch takes still images (B, C, H, W), got {tuple(images.shape)}"
-        )
     started = time.perf_counter()
     graph, taps = lower_with_taps(model, residual=residual)
+    if images.ndim != 4 and not (images.ndim == 5 and images.shape[1] == graph.time_steps):
+        raise LoweringError(
+            "input",
+            f"record_torch takes images (S, C, H, W) or frames (S, {graph.time_steps}, C, H, W), "
+            f"got {tuple(images.shape)}",
+        )
     model = copy.deepcopy(model).to(dtype).eval()
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.dispatch = "masked"  # the grouped form does not hold closed gates' neurons
     chunks = [_record_batch(model, batch, graph, taps) for batch in images.to(dtype).split(BATCH)]
     return SpikeTrace(
         spikes={name: np.concatenate([c[0][name] for c in chunks]) for name in chunks[0][0]},
@@ -74,7 +81,8 @@ def _record_batch(
 
         handles.append(model.get_submodule(path).register_forward_hook(keep))
     try:
-        logits = model(images).logits
+        frames = images.transpose(0, 1) if images.ndim == 5 else images  # T first
+        logits = model(frames).logits
     finally:
         for handle in handles:
             handle.remove()

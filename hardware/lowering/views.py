@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hardware.lowering.builder import View
+from spikingmoe.functional.routing import split_scores, top_k_mask
 
 
 def plain(_inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -23,6 +25,11 @@ def token_map(side: int) -> View:
     return lambda _inputs, output: output.unflatten(2, (side, side))
 
 
+def channel_map(_inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """(T, B, D), one value per channel -> a map of one token, (T, B, 1, 1, D)."""
+    return output[:, :, None, None]
+
+
 def scores_map(side: int) -> View:
     """The scores that go into the gate, (T, B, N, E), as a map."""
     return lambda inputs, _output: inputs[0].unflatten(2, (side, side))
@@ -38,6 +45,29 @@ def comparator_map(side: int, pairs: list[tuple[int, int]]) -> View:
         difference = scores[..., rival] - scores[..., loser]
         beats = (difference > 0) | ((difference == 0) & (rival < loser))
         return beats.unflatten(2, (side, side))
+
+    return view
+
+
+def token_comparators(token: np.ndarray, rival: np.ndarray) -> View:
+    """Whether token `rival` beats `token` for each expert: (T, B, N, E) -> (T, B, *pairs, E)."""
+    first, second = torch.from_numpy(token), torch.from_numpy(rival)
+
+    def view(inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+        scores = inputs[0]
+        difference = scores[:, :, second] - scores[:, :, first]
+        return (difference > 0) | ((difference == 0) & (second < first)[..., None])
+
+    return view
+
+
+def choice_map(side: int, groups: int, k: int) -> View:
+    """The best group, and the k best experts of each group, from scores (T, B, N, G + E)."""
+
+    def view(inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+        group, expert = split_scores(inputs[0], groups)
+        chosen = [top_k_mask(group, 1), top_k_mask(expert, k).flatten(-2)]
+        return torch.cat(chosen, dim=-1).unflatten(2, (side, side))
 
     return view
 

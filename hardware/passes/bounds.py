@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,8 +12,8 @@ from scipy.sparse import csr_matrix
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import accumulation_limit, shift
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Population, is_graded, size
-from hardware.ir.synapses import AnySynapse, Expert
+from hardware.ir.nodes import GATE_ROLES, LIF, Input, Population, is_graded, size
+from hardware.ir.synapses import AnySynapse, Conv2d, Expert
 
 Bounds = tuple[np.ndarray, np.ndarray]  # (lowest, highest), each (n,)
 Incoming = tuple[AnySynapse, csr_matrix]
@@ -121,36 +122,79 @@ def check_bounds(graph: SpikeGraph) -> None:
 
 
 def trusted_marks(graph: SpikeGraph, incoming: Sequence[Incoming]) -> list[Incoming]:
-    """The synapses, without the `expert` mark where the graph does not show that a gate stands before."""
-    return [
-        (s if s.expert is None or _is_gated(graph, s, s.expert) else replace(s, expert=None), m)
-        for s, m in incoming
-    ]
+    """The synapses, without the `expert` mark where the graph does not show that it is true.
+
+    It is true of experts behind gates of their own, all of one population, which keeps the limit,
+    token by token (a sum over tokens may hear another expert from each).
+    """
+    gates = [s.expert and _gate_before(graph, s, s.expert) for s, _ in incoming]
+    found: dict[str, set[str]] = {}
+    for (synapse, _), gate in zip(incoming, gates, strict=True):
+        if synapse.expert is not None and gate is not None:
+            found.setdefault(synapse.expert[0], set()).add(gate)
+    trusted = []
+    for (synapse, matrix), gate in zip(incoming, gates, strict=True):
+        if synapse.expert is not None:
+            router = synapse.expert[0]
+            if gate is None or len(found[router]) > 1 or not _keeps_limit(graph, gate, router):
+                synapse = replace(synapse, expert=None)
+        trusted.append((synapse, matrix))
+    return trusted
 
 
-def _is_gated(graph: SpikeGraph, synapse: AnySynapse, expert: Expert) -> bool:
-    """Whether the source is silent while the expert's gate is closed."""
+def _gate_before(graph: SpikeGraph, synapse: AnySynapse, expert: Expert) -> str | None:
+    """The gates that keep the source silent while that of the expert is closed; None if none do."""
+    gate = _silencing_gate(graph, synapse, expert)
+    if gate is None or _tokens(graph, gate) == 1 or _is_token_wise(graph, synapse):
+        return gate
+    return None
+
+
+def _silencing_gate(graph: SpikeGraph, synapse: AnySynapse, expert: Expert) -> str | None:
     source = graph.populations[synapse.source]
     if not isinstance(source, LIF):
-        return False
-    if source.role in ("gate", "latch"):
-        return _reads_only(graph, synapse, expert[1])
+        return None
+    if source.role in GATE_ROLES:
+        return source.name if _reads_only(graph, synapse, expert[1]) else None
     if np.any(source.bias > 0):
-        return False
+        return None
     incoming = graph.incoming(source.name)
     if source.role == "and":
-        gates = [s for s in incoming if _is_gate(graph, s.source)]
-        return len(incoming) == 2 and any(_reads_only(graph, s, expert[1]) for s in gates)
-    return bool(incoming) and all(
-        s.expert == expert and _is_gated(graph, s, expert) for s in incoming
-    )
+        gates = [s for s in incoming if graph.populations[s.source].role in GATE_ROLES]
+        own = [g for s in gates if (g := _gate_before(graph, s, expert)) is not None]
+        return own[0] if own and len(incoming) == 2 else None
+    before = {_gate_before(graph, s, expert) if s.expert == expert else None for s in incoming}
+    return before.pop() if len(before) == 1 else None
 
 
-def _is_gate(graph: SpikeGraph, name: str) -> bool:
-    return graph.populations[name].role in ("gate", "latch")
+def _keeps_limit(graph: SpikeGraph, gate: str, router: str) -> bool:
+    """Whether no more gates of a token can be open than the router's limit.
+
+    Gates of a contest do by their number of winners; every threshold can be passed at once.
+    """
+    population = graph.populations[gate]
+    if population.role == "latch":
+        decided = {s.source for s in graph.incoming(gate)} - {gate}
+        sources = {s.source for name in decided for s in graph.incoming(name)}
+        held = [n for n in sources if graph.populations[n].role in ("gate", "threshold")]
+        return bool(held) and all(_keeps_limit(graph, name, router) for name in held)
+    return population.role != "threshold" or graph.gate_limits[router] >= population.shape[-1]
 
 
 def _reads_only(graph: SpikeGraph, synapse: AnySynapse, expert: int) -> bool:
     """Whether a synapse from gates (..., E) uses the gates of one expert alone."""
     columns = np.unique(graph.matrix(synapse).tocoo().col)
     return bool(np.all(columns % graph.populations[synapse.source].shape[-1] == expert))
+
+
+def _tokens(graph: SpikeGraph, name: str) -> int:
+    return math.prod(graph.populations[name].shape[:-1])
+
+
+def _is_token_wise(graph: SpikeGraph, synapse: AnySynapse) -> bool:
+    """Whether each neuron of a map reads its own position alone."""
+    if isinstance(synapse, Conv2d) and synapse.weight.shape[2:] == (1, 1):
+        return synapse.stride == (1, 1) and synapse.padding == (0, 0)
+    matrix = graph.matrix(synapse).tocoo()
+    target, source = (graph.populations[n].shape[-1] for n in (synapse.target, synapse.source))
+    return bool(np.all(matrix.row // target == matrix.col // source))

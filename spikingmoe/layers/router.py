@@ -9,14 +9,31 @@ from torch import Tensor, nn
 
 from spikingmoe.config import ModelConfig
 from spikingmoe.functional.routing import (
+    add_noise,
+    balance_loss,
+    budget_loss,
     entropy_loss,
     expert_load,
     hold_window,
-    homeostatic_step,
-    load_balance_loss,
-    top_k_gate,
+    importance_loss,
+    pass_gradient,
+    variance_loss,
 )
-from spikingmoe.shapes import Gates, Prompt, Scores, Tokens
+from spikingmoe.layers.gates import make_gate, open_rate
+from spikingmoe.shapes import Gates, Prompt, Tokens
+
+
+@dataclass(frozen=True)
+class RoutingLosses:
+    """Scalars with gradients; see `spikingmoe.functional.routing.balance`."""
+
+    balance: Tensor
+    importance: Tensor
+    z: Tensor
+    entropy: Tensor
+    variance: Tensor
+    budget: Tensor
+    orthogonality: Tensor
 
 
 @dataclass(frozen=True)
@@ -25,25 +42,16 @@ class RoutingInfo:
 
     Attributes:
         gates: (T, B, N, E), 1 where the expert works.
+        scores: (T, B, N or 1, scores), without the homeostatic bias.
         load: (E,) share of the choices per expert.
-        balance_loss, entropy_loss: scalars with gradients.
+        open_rate: (E,) share of decisions in which the gate opened.
     """
 
     gates: Tensor
+    scores: Tensor
     load: Tensor
-    balance_loss: Tensor
-    entropy_loss: Tensor
-
-
-class TopKGate(nn.Module):
-    """Scores (..., E) -> gates: the k highest, the lower index at a tie, straight-through gradient."""
-
-    def __init__(self, k: int) -> None:
-        super().__init__()
-        self.k = k
-
-    def forward(self, scores: Scores) -> Scores:
-        return top_k_gate(scores, self.k)
+    open_rate: Tensor
+    losses: RoutingLosses
 
 
 class WindowHold(nn.Module):
@@ -53,42 +61,113 @@ class WindowHold(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, gates: Gates) -> Gates:
+    def forward(self, gates: Tensor) -> Tensor:
         return hold_window(gates, self.step)
+
+    def extra_repr(self) -> str:
+        return f"step={self.step}"
 
 
 class Router(nn.Module):
-    """Scores C[t,n,e] = W_P P[t] + W_X X[t,n] + h_e; the K highest open their gates.
+    """Scores C[t,n,e] = W_P P[t] + W_X X[t,n] + h_e, from which the gate chooses.
 
     h is the homeostatic bias: moved against the load error by `adapt`, never by the gradient.
-    Shapes: x (T, B, N, D), prompt (T, B, M) -> gates (T, B, N, E).
+    Image-wise, X is the mean over the tokens and one gate serves them all. For "dynamic" a learned
+    threshold is subtracted; for "noisy_top_k" noise is added while training. With
+    router_input="membrane" the real-valued stream takes the place of X: not spike-driven.
+
+    Shapes: x and stream (T, B, N, D), prompt (T, B, M) or None -> gates (T, B, N, E).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        experts = config.num_experts
-        self.from_prompt = nn.Linear(config.prompt_width, experts, bias=False)
-        self.from_token = nn.Linear(config.embed_dim, experts, bias=False)
+        self.choose = make_gate(config)
+        channels = self.choose.score_channels
+        self.by_image = config.route_by == "image"
+        self.input = config.router_input
+        self.budget = float(config.top_k)
+        self.from_prompt = (
+            nn.Linear(config.prompt_width, channels, bias=False) if config.has_prompt else None
+        )
+        self.from_token = (
+            nn.Linear(config.embed_dim, channels, bias=config.router_input == "membrane")
+            if config.router_input != "none"
+            else None
+        )
+        if config.routing == "hash":
+            assert self.from_token is not None
+            with torch.no_grad():  # rows without a mean: else the score counts spikes above all
+                rows = torch.randn_like(self.from_token.weight)
+                self.from_token.weight.copy_(rows - rows.mean(dim=1, keepdim=True))
+            self.from_token.requires_grad_(False)
+        noisy = config.routing == "noisy_top_k"
+        self.noise_scale = nn.Linear(config.embed_dim, channels) if noisy else None
+        if self.noise_scale is not None:
+            nn.init.zeros_(self.noise_scale.weight)
+            nn.init.zeros_(self.noise_scale.bias)
+        dynamic = config.routing == "dynamic"
+        self.learned_threshold = nn.Parameter(torch.zeros(channels)) if dynamic else None
         self.homeostatic_bias: Tensor
-        self.register_buffer("homeostatic_bias", torch.zeros(experts))
-        self.choose = TopKGate(config.top_k)
+        self.register_buffer("homeostatic_bias", torch.zeros(channels))
         self.hold = WindowHold(config.hold_step) if config.hold == "window" else None
 
-    def forward(self, x: Tokens, prompt: Prompt) -> tuple[Gates, RoutingInfo]:
-        plain = self.from_prompt(prompt)[:, :, None] + self.from_token(x)
+    def forward(
+        self, x: Tokens, stream: Tokens, prompt: Prompt | None
+    ) -> tuple[Gates, RoutingInfo]:
+        plain = self._scores(x, stream, prompt)
         scores = plain + self.homeostatic_bias
-        gates = self.choose(scores)
-        if self.hold is not None:
-            gates = self.hold(gates)
+        if self.noise_scale is not None and self.training:
+            scores = add_noise(scores, self.noise_scale(self._seen(x)))
+        decided = self.choose(scores)
+        gates = decided if self.hold is None else self.hold(decided)
+        decisions = decided if self.hold is None else decided[self.hold.step]
+        gates = gates.expand(-1, -1, x.shape[2], -1)
         info = RoutingInfo(
             gates=gates.detach(),
+            scores=plain.detach(),
             load=expert_load(gates),
-            balance_loss=load_balance_loss(plain, gates),
-            entropy_loss=entropy_loss(plain),
+            open_rate=open_rate(decisions),
+            losses=self._losses(plain, scores, decided.detach(), expert_load(gates)),
         )
         return gates, info
 
+    def _seen(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(dim=2, keepdim=True) if self.by_image else tokens
+
+    def _scores(self, x: Tensor, stream: Tensor, prompt: Tensor | None) -> Tensor:
+        """(T, B, N or 1, channels), without the homeostatic bias."""
+        scores = x.new_zeros(())
+        if self.from_prompt is not None:
+            assert prompt is not None
+            scores = self.from_prompt(prompt)[:, :, None]
+        if self.from_token is not None:
+            source = stream if self.input == "membrane" else x
+            if not self.from_token.weight.requires_grad:
+                source = source.detach()  # a hash: nothing learns through it
+            scores = scores + self.from_token(self._seen(source))
+        return scores if self.learned_threshold is None else scores - self.learned_threshold
+
+    def _losses(self, plain: Tensor, scores: Tensor, mask: Tensor, load: Tensor) -> RoutingLosses:
+        probability, zero = self.choose.probability(plain), plain.new_zeros(())
+        # Counted are the gates that open: of scores about 0, sigmoids add up to E / 2 even where
+        # every score is below 0 and no gate opens.
+        counted = pass_gradient(mask, self.choose.probability(scores), "full")
+        return RoutingLosses(
+            balance=balance_loss(probability, load),
+            importance=importance_loss(probability),
+            z=self.choose.z_loss(plain),
+            entropy=entropy_loss(probability, competitive=self.choose.competitive),
+            variance=variance_loss(probability),
+            budget=zero if self.choose.competitive else budget_loss(counted, self.budget),
+            orthogonality=zero,
+        )
+
     @torch.no_grad()
-    def adapt(self, load: Tensor, rate: float) -> None:
+    def adapt(self, info: RoutingInfo, rate: float) -> None:
         """One homeostatic step: busy experts become less, idle ones more attractive."""
-        self.homeostatic_bias.copy_(homeostatic_step(self.homeostatic_bias, load, rate))
+        self.homeostatic_bias.copy_(
+            self.choose.homeostasis(self.homeostatic_bias, info.load, info.open_rate, rate)
+        )
+
+    def extra_repr(self) -> str:
+        return f"by_image={self.by_image}, input={self.input!r}"

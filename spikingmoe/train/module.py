@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import fields
 
 import lightning as L
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikingmoe.config import TrainConfig
-from spikingmoe.data.augment import batch_generator, random_shift
+from spikingmoe.data.augment import batch_generator, random_flip, random_shift
 from spikingmoe.data.image_data import ImageData
+from spikingmoe.layers.router import RoutingInfo, RoutingLosses
 from spikingmoe.model import SpikingTransformer
-from spikingmoe.train.optim import learning_rate_share, make_optimizer
+from spikingmoe.train.optim import learning_rate_share, make_optimizer, temperature
 
 Batch = tuple[Tensor, Tensor]
 
@@ -25,8 +27,8 @@ class TrainingError(ValueError):
 class TrainingModule(L.LightningModule):
     """Trains a SpikingTransformer.
 
-    loss = cross entropy + balance_weight * load balance + entropy_weight * routing entropy, the two
-    routing losses averaged over blocks; each batch's load moves the homeostatic biases.
+    loss = cross entropy + the weighted routing losses (`RoutingLosses`), averaged over the routers;
+    each batch's decisions move the homeostatic biases.
     `history` holds one record per epoch.
     """
 
@@ -49,15 +51,13 @@ class TrainingModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, labels = batch
         generator = batch_generator(self.config.seed, self.current_epoch, batch_index)
+        torch.manual_seed(generator.initial_seed())  # noise in the model repeats on resume
         images = random_shift(images, self.config.max_shift, self.background, generator)
+        if self.config.flip:
+            images = random_flip(images, generator)
         out = self.model(images)
         loss = F.cross_entropy(out.logits, labels, label_smoothing=self.config.label_smoothing)
-        if out.routing:
-            balance = torch.stack([r.balance_loss for r in out.routing]).mean()
-            entropy = torch.stack([r.entropy_loss for r in out.routing]).mean()
-            loss = (
-                loss + self.config.balance_weight * balance + self.config.entropy_weight * entropy
-            )
+        loss = loss + self._routing_loss(out.routing)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"training: the loss is {loss.item()} at epoch {self.current_epoch}, step "
@@ -67,6 +67,25 @@ class TrainingModule(L.LightningModule):
         self._loss += loss.detach() * len(labels)
         self._count("train", out.logits, labels)
         return loss
+
+    def _routing_loss(self, routing: tuple[RoutingInfo, ...]) -> Tensor | float:
+        """The weighted routing losses, each averaged over the routers."""
+        total: Tensor | float = 0.0
+        for field in fields(RoutingLosses):
+            weight = getattr(self.config, f"{field.name}_weight")
+            if weight > 0 and routing:
+                losses = [getattr(info.losses, field.name) for info in routing]
+                total = total + weight * torch.stack(losses).mean()
+        return total
+
+    def on_train_epoch_start(self) -> None:
+        self.model.set_temperature(
+            temperature(
+                self.current_epoch,
+                initial=self.config.initial_temperature,
+                epochs=self.config.temperature_epochs,
+            )
+        )
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
         self._count("validation", self.model(batch[0]).logits, batch[1])

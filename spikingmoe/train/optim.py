@@ -34,3 +34,11 @@ def learning_rate_share(step: int, *, warmup_steps: int, total_steps: int) -> fl
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def temperature(epoch: int, *, initial: float, epochs: int) -> float:
+    """Temperature of the gates' soft form in `epoch`: `initial` at first, 1 from `epochs` on.
+
+    It falls geometrically, which is linear in the logarithm.
+    """
+    return initial ** max(0.0, 1 - epoch / epochs) if epochs else 1.0

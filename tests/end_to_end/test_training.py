@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,10 @@ from small_runs import MODEL, SETTINGS, differences, flat, small_data
 
 from hardware.errors import FileError
 from hardware.files import write_archive
-from spikingmoe.config import dense_twin, relu_twin
+from spikingmoe.config import TrainConfig, dense_twin, relu_twin
 from spikingmoe.data.image_data import Split
+from spikingmoe.layers import router
+from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.checkpoint import (
     FORMAT_VERSION,
     KIND,
@@ -26,6 +28,7 @@ from spikingmoe.train.checkpoint import (
 )
 from spikingmoe.train.fit import check_fit, evaluate, train
 from spikingmoe.train.module import TrainingError, TrainingModule
+from spikingmoe.train.optim import temperature
 
 THREE = replace(SETTINGS, epochs=3)
 
@@ -107,6 +110,142 @@ def test_resuming_gives_the_same_bits(whole, data, tmp_path, monkeypatch, epoch,
     resumed = train(MODEL, THREE, data, tmp_path, resume=True)
     assert differences(newest(tmp_path), whole.path) == []
     assert resumed.history == whole.history
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"routing": "noisy_top_k"},
+        {"prompt": "noise"},
+        {"chain": "depth", "chain_length": 2},
+        {"routing": "hierarchical", "num_experts": 4, "num_groups": 2},
+    ],
+    ids=["noisy_top_k", "noise", "chain", "hierarchical"],
+)
+def test_resuming_repeats_the_noise_and_keeps_what_is_shared(data, tmp_path, monkeypatch, options):
+    model = replace(MODEL, **options)
+    whole = train(model, SETTINGS, data, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        stop_at(patched, 1, 2)
+        with pytest.raises(Stop):
+            train(model, SETTINGS, data, tmp_path / "cut")
+    torch.manual_seed(999)
+    torch.rand(7)
+    train(model, SETTINGS, data, tmp_path / "cut", resume=True)
+    assert differences(newest(tmp_path / "cut"), whole.path) == []
+    images = data.test.images[:8]
+    loaded = load_run(tmp_path / "cut").model
+    assert torch.equal(loaded(images).logits, whole.model(images).logits)
+
+
+def test_noise_is_another_at_each_step(data, tmp_path, monkeypatch):
+    """Otherwise repeating it would be no feat."""
+    drawn = []
+    original = router.add_noise
+
+    def add_noise(scores, raw_scale):
+        noisy = original(scores, raw_scale)
+        noise = (noisy - scores) / torch.nn.functional.softplus(raw_scale)
+        drawn.append(tuple(noise.detach().flatten()[:5].round(decimals=3).tolist()))
+        return noisy
+
+    monkeypatch.setattr(router, "add_noise", add_noise)
+    train(replace(MODEL, routing="noisy_top_k"), SETTINGS, data, tmp_path)
+    assert len(drawn) == 2 * 5  # epochs, batches of 32 from 160
+    assert len(set(drawn)) == len(drawn)
+
+
+# ---- what the recipe's numbers do
+
+
+def module_of(settings, data, **options):
+    torch.manual_seed(0)
+    model = SpikingTransformer(replace(MODEL, **options)).train()
+    return TrainingModule(model, settings, data, 5)
+
+
+WEIGHTS = [f.name for f in fields(TrainConfig) if f.name.endswith("_weight")]
+NO_WEIGHTS = replace(SETTINGS, **dict.fromkeys(WEIGHTS, 0.0))
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize(("depth", "links"), [(1, 1), (2, 2)])
+def test_each_weight_adds_its_loss_averaged_over_the_routers(data, weight, depth, links):
+    options = {"routing": "threshold", "depth": depth, "chain_length": links}
+    options["chain"] = "depth" if links > 1 else "none"
+    batch = (data.train.images[:32], data.train.labels[:32])
+    plain, weighed = (
+        module_of(settings, data, **options)
+        for settings in (NO_WEIGHTS, replace(NO_WEIGHTS, **{weight: 0.75}))
+    )
+    seen = []
+    weighed.model.register_forward_hook(lambda _m, _i, out: seen.append(out.routing))
+    without, with_it = plain.training_step(batch, 0), weighed.training_step(batch, 0)
+    (routing,) = seen
+    assert len(routing) == depth * links
+    values = [float(getattr(info.losses, weight.removesuffix("_weight"))) for info in routing]
+    mean = sum(values) / len(values)
+    assert abs(mean) > 1e-6
+    # float32: the difference of two losses of about 2.3
+    assert float(with_it - without) == pytest.approx(0.75 * mean, rel=1e-3, abs=1e-6)
+    for module, loss in ((plain, without), (weighed, with_it)):
+        module.zero_grad()
+        loss.backward()
+    pairs = zip(plain.parameters(), weighed.parameters(), strict=True)
+    assert any(not torch.equal(p.grad, q.grad) for p, q in pairs), "and its gradient"
+
+
+def test_dense_models_have_no_routing_loss(data):
+    batch = (data.train.images[:32], data.train.labels[:32])
+    losses = []
+    for settings in (NO_WEIGHTS, replace(NO_WEIGHTS, balance_weight=1e6)):
+        torch.manual_seed(0)
+        model = SpikingTransformer(dense_twin(MODEL)).train()
+        losses.append(float(TrainingModule(model, settings, data, 5).training_step(batch, 0)))
+    assert losses[0] == losses[1]
+
+
+def test_the_homeostatic_rate_moves_the_biases(data):
+    batch = (data.train.images[:32], data.train.labels[:32])
+    for rate in (0.0, 0.125):
+        module = module_of(replace(SETTINGS, homeostatic_rate=rate), data, routing="threshold")
+        module.training_step(batch, 0)
+        (bias,) = [r.homeostatic_bias for r in module.model.routers()]
+        assert set(bias.abs().tolist()) <= {0.0, rate}
+        assert bool(bias.any()) is (rate > 0)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(0, 8.0), (1, 4.0), (2, 2.0), (3, 1.0), (4, 1.0), (100, 1.0)]
+)
+def test_temperature_falls_geometrically_to_one(epoch, expected):
+    assert temperature(epoch, initial=8.0, epochs=3) == pytest.approx(expected)
+    assert temperature(epoch, initial=1.0, epochs=0) == 1.0
+
+
+def test_each_epoch_sets_its_temperature_also_when_resumed(data, tmp_path, monkeypatch):
+    settings = replace(THREE, initial_temperature=4.0, temperature_epochs=2)
+    heard = []
+    original = SpikingTransformer.set_temperature
+
+    def set_temperature(self, value):
+        heard.append(value)
+        original(self, value)
+        assert {r.choose.temperature for r in self.routers()} == {value}
+
+    monkeypatch.setattr(SpikingTransformer, "set_temperature", set_temperature)
+    whole = train(MODEL, settings, data, tmp_path / "whole")
+    assert heard == pytest.approx([4.0, 2.0, 1.0])
+    with monkeypatch.context() as patched:
+        stop_at(patched, 1, 2)
+        with pytest.raises(Stop):
+            train(MODEL, settings, data, tmp_path / "cut")
+    heard.clear()
+    train(MODEL, settings, data, tmp_path / "cut", resume=True)
+    assert heard == pytest.approx([2.0, 1.0])
+    assert differences(newest(tmp_path / "cut"), whole.path) == []
+    plain = train(MODEL, THREE, data, tmp_path / "plain")
+    assert not torch.equal(plain.model.head.weight, whole.model.head.weight)
 
 
 def test_the_comparison_can_fail(whole, data, tmp_path):

@@ -9,13 +9,8 @@ from torch.nn import functional as F
 
 from spikingmoe.layers.attention import QKAttention
 from spikingmoe.layers.expert import Experts, SpikingMLP
-from spikingmoe.layers.linear import GatedBatchNorm
-from spikingmoe.layers.prompt import (
-    RelayCells,
-    SDPrompt,
-    difference_of_gaussians,
-    opponent_channels,
-)
+from spikingmoe.layers.gated_norm import GatedBatchNorm
+from spikingmoe.layers.neuron import LIF
 from spikingmoe.layers.stem import Stem
 from spikingmoe.model import SpikingTransformer, create_model
 
@@ -39,68 +34,6 @@ def scramble(module):
         elif "running_mean" in name or "norm" in name or "log_gain" in name:
             tensor.data.add_(0.3 * torch.randn_like(tensor))
     return module.double()
-
-
-# ---- relay cells and prompt
-
-
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_receptive_field_sums_to_zero_and_is_centre_surround(kernel):
-    field = difference_of_gaussians(kernel)
-    assert float(field.sum()) == pytest.approx(0, abs=1e-6)
-    assert float(field.square().sum()) == pytest.approx(1, abs=1e-6)
-    middle = kernel // 2
-    assert field[middle, middle] > 0 > field[0, 0]
-    assert torch.equal(field, field.T)
-    assert torch.equal(field, field.flip(0))
-
-
-def test_opponent_channels():
-    assert opponent_channels(1).tolist() == [[1.0]]
-    assert opponent_channels(2).tolist() == [[1.0, 0.0], [0.0, 1.0]]
-    luminance, red_green, blue_yellow = opponent_channels(3)
-    assert float(luminance.sum()) == pytest.approx(1)
-    assert float(red_green.sum()) == 0
-    assert float(blue_yellow.sum()) == 0
-    with pytest.raises(ValueError, match="input_channels=4"):
-        opponent_channels(4)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_off_cells_are_minus_on_cells(channels):
-    weight = RelayCells(tiny_config(input_channels=channels)).weight()
-    on, off = weight.chunk(2)
-    assert torch.equal(on, -off)
-    assert on.abs().sum() > 0
-
-
-@pytest.mark.parametrize(("pixel", "winner"), [(1.0, 0), (-1.0, 1)])
-def test_on_cells_see_bright_dots_and_off_cells_dark_ones(pixel, winner):
-    config = tiny_config(image_size=6)
-    prompt = SDPrompt(config).eval()
-    image = torch.zeros(1, 1, 1, 6, 6)
-    image[..., 3, 2] = 4 * pixel
-    current = prompt.cells(image)
-    relay = prompt.relay_neuron(current.expand(config.time_steps, *current.shape[1:]))
-    counts = relay[:, 0].sum(dim=0)
-    assert counts[winner, 3, 2] == config.time_steps
-    assert counts[1 - winner, 3, 2] == 0
-
-
-def test_relay_cells_ignore_even_light():
-    current = RelayCells(tiny_config())(torch.full((1, 2, 1, 6, 6), 5.0))
-    inner = current[..., 1:-1, 1:-1]
-    assert torch.allclose(inner, torch.zeros_like(inner), atol=1e-5)  # float32 sums of 25 terms
-
-
-def test_prompt_is_binary_and_the_same_for_equal_frames():
-    config = tiny_config()
-    prompt = scramble(SDPrompt(config)).eval()
-    image = tiny_images(config, 4).double()
-    still = prompt(image[None])
-    assert still.shape == (config.time_steps, 4, config.prompt_width)
-    assert torch.equal(still, still.bool().double())
-    assert torch.equal(still, prompt(image.expand(config.time_steps, *image.shape)))
 
 
 # ---- batch norm behind gates
@@ -224,7 +157,7 @@ def test_experts_against_a_loop(training, top_k):
     x = spikes(3, 4, 9, 8)
     choice = torch.stack([torch.randperm(3)[:top_k] for _ in range(3 * 4 * 9)])
     gates = torch.zeros(108, 3, dtype=torch.float64).scatter_(1, choice, 1).view(3, 4, 9, 3)
-    out = experts(x, gates)
+    out, mean_outputs = experts(x, gates)
 
     total = torch.zeros_like(out)
     for e in range(3):
@@ -239,13 +172,19 @@ def test_experts_against_a_loop(training, top_k):
         hidden = experts.neuron(current)
         assert not hidden[gate.expand_as(hidden) == 0].any()
         assert hidden.any()
-        total += norm_of(naive_norms[1], hidden @ experts.weight2[e].T)
+        own = norm_of(naive_norms[1], hidden @ experts.weight2[e].T)
+        rows = own[gate[..., 0] == 1]
+        assert torch.allclose(mean_outputs[e], rows.mean(0), rtol=1e-9, atol=1e-10)
+        total += own
     assert torch.allclose(out, total, rtol=1e-9, atol=1e-10)  # float64, other order of sums
 
 
 def test_a_mixture_that_always_chooses_one_expert_is_that_expert():
     config = tiny_config(num_experts=3)
-    experts, mlp = scramble(Experts(config)).eval(), SpikingMLP(config).double().eval()
+    experts, mlp = (
+        scramble(Experts(config)).eval(),
+        SpikingMLP(config, config.expert_width).double().eval(),
+    )
     for e in range(3):
         for layer, weight, norm in (
             (mlp.up, experts.weight1, experts.norm1),
@@ -257,7 +196,7 @@ def test_a_mixture_that_always_chooses_one_expert_is_that_expert():
         x = spikes(3, 4, 9, 8)
         gates = F.one_hot(torch.full((3, 4, 9), e), 3).double()
         # batch norm as x * scale + shift against (x - mean) / std: float64 rounding
-        assert torch.allclose(experts(x, gates), mlp(x), rtol=1e-9, atol=1e-10)
+        assert torch.allclose(experts(x, gates)[0], mlp(x), rtol=1e-9, atol=1e-10)
 
 
 # ---- stem and model
@@ -328,3 +267,35 @@ def test_create_model_overrides_the_preset():
     out = model.eval()(torch.randn(3, 1, 8, 8))
     assert out.logits.shape == (3, 10)
     assert [info.gates.sum(-1).unique().tolist() for info in out.routing] == [[2.0], [2.0]]
+
+
+@pytest.mark.parametrize("width", [1, 3, 11])
+def test_the_width_of_a_dense_mlp_is_its_own(width):
+    config = tiny_config(routing="dense", num_experts=1, mlp_width=width)
+    mlp = SpikingMLP(config, width)
+    assert mlp.up.linear.weight.shape == (width, config.embed_dim)
+    assert mlp(spikes(3, 4, 9, 8).float()).shape == (3, 4, 9, 8)
+    model = SpikingTransformer(config)
+    assert model.blocks[0].mlp.mlp.down.linear.weight.shape == (config.embed_dim, width)
+
+
+# ---- surrogates
+
+
+@pytest.mark.parametrize("surrogate", ["atan", "fast_sigmoid", "sigmoid"])
+@pytest.mark.parametrize("membrane", [-1e4, -50.0, -5.0, 0.999, 1.001, 5.0, 1e4])
+def test_surrogates_have_finite_slopes_far_from_the_threshold(surrogate, membrane):
+    """In float32 exp(25 * 3.6) is infinite, and infinity over infinity no number."""
+    current = torch.full((1, 3), membrane, requires_grad=True)
+    LIF(surrogate=surrogate)(current).sum().backward()
+    assert torch.isfinite(current.grad).all()
+    if abs(membrane - 1) < 0.01:
+        assert (current.grad > 0.1).all()
+
+
+def test_sigmoid_surrogate_is_the_slope_of_a_sigmoid():
+    u = torch.linspace(-0.5, 0.5, 21, dtype=torch.float64)
+    current = (u + 1).requires_grad_()
+    LIF(surrogate="sigmoid")(current[None]).sum().backward()
+    e = (-25 * u).exp()
+    assert torch.allclose(current.grad, 25 * e / (1 + e) ** 2)
