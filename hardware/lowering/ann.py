@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from hardware.energy.ann import AnnLayer
 from hardware.errors import HardwareError
-from spikingmoe.layers.attention import QKAttention
+from spikingmoe.layers.attention import HeadProducts, QKAttention, SDSAttention
+from spikingmoe.layers.neuron import And
 from spikingmoe.model import SpikingTransformer
 
 
@@ -19,7 +20,9 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
     """Multiply-accumulates per image of each part, all of them and those of non-zero activations.
 
     Convolutions count their executed taps (padding costs nothing), linear layers every weight per
-    token, attention its head sums (one per query) and its products (one per key).
+    token. Where the spiking network has an AND there is a product, and a sum with a gain takes one
+    multiply-accumulate per summand: qk attention sums queries per head, sdsa the products of key and
+    value over the tokens; dwconv has neither; ssa takes its two matrix products.
 
     Args:
         images: (B, C, height, width).
@@ -31,9 +34,8 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
     counts: dict[str, list[float]] = {}
     handles = []
     for name, module in model.named_modules():
-        counter = _counter(module)
-        if counter is not None:
-            handles.append(module.register_forward_hook(_hook(_part(name), counter, counts)))
+        for watched, counter in _counters(module):
+            handles.append(watched.register_forward_hook(_hook(_part(name), counter, counts)))
     try:
         model.eval()(images)
     finally:
@@ -49,14 +51,21 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
 Counter = Callable[[nn.Module, tuple[Tensor, ...], Tensor], tuple[float, float]]
 
 
-def _counter(module: nn.Module) -> Counter | None:
+def _counters(module: nn.Module) -> list[tuple[nn.Module, Counter]]:
+    """What `module` computes, as (the module to watch while it runs, what its run costs)."""
     if isinstance(module, nn.Conv2d):
-        return _count_conv
+        return [(module, _count_conv)]
     if isinstance(module, nn.Linear):
-        return _count_linear
+        return [(module, _count_linear)]
+    if isinstance(module, HeadProducts):
+        return [(module, _count_head_products)]
+    if isinstance(module, And):
+        return [(module, _count_elements)]
     if isinstance(module, QKAttention):
-        return _count_attention
-    return None
+        return [(module.query_neuron, _count_elements)]  # summed over the channels of a head
+    if isinstance(module, SDSAttention):
+        return [(module.key_value, _count_elements)]  # summed over the tokens
+    return []
 
 
 def _part(name: str) -> str:
@@ -101,8 +110,24 @@ def _count_linear(
     )
 
 
-def _count_attention(
+def _count_elements(
+    _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor
+) -> tuple[float, float]:
+    """One per output: its product, or its part in a sum."""
+    return float(output.numel()), float((output != 0).sum())
+
+
+def _count_head_products(
     module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor
 ) -> tuple[float, float]:
-    sums_and_products = 2.0 * inputs[0].numel()
-    return sums_and_products, sums_and_products
+    """K^T V, then Q (K^T V), per head."""
+    assert isinstance(module, HeadProducts)
+
+    def both(*operands: Tensor) -> float:
+        query, key, value = (
+            x.double().unflatten(-1, (module.heads, -1)).transpose(2, 3) for x in operands
+        )
+        inner = key.mT @ value
+        return float(inner.sum() + (query @ (inner != 0).double()).sum())
+
+    return both(*(torch.ones_like(x) for x in inputs)), both(*((x != 0) for x in inputs))
