@@ -10,8 +10,9 @@ PARTS = ("input", "stem", "prompt", "attention", "router", "experts", "mlp", "re
 def part_of(name: str) -> str:
     """The part of the network that the population `name` of a lowered model belongs to.
 
-    `input`, `constant` and `clock` are "input"; `stream.*` is "residual"; in `blocks.*` the neurons
-    behind the gate of `experts.N` are "experts.N"; scores, comparators, gates, latches and the ANDs
+    `input`, `constant` and `clock` are "input"; `stream.*` is "residual"; what halves the map between
+    two stages (`downsamples.*`) is "stem"; in `blocks.*` the neurons
+    behind the gate of `experts.N` are "experts.N" (in every link of a chain); scores, comparators, choices, gates, latches and the ANDs
     that let tokens pass (which every token reaches, chosen or not) are "router"; what remains of `moe` (the neurons that read the stream) and all of `mlp` is "mlp". A name that fits
     nothing is "other": it is never left out.
 
@@ -21,6 +22,8 @@ def part_of(name: str) -> str:
     root, *rest = name.split(".")
     if root in ("stem", "prompt", "head"):
         return root
+    if root == "downsamples":
+        return "stem"
     if root in ("input", "constant", "clock"):
         return "input"
     if root == "stream":
@@ -29,9 +32,9 @@ def part_of(name: str) -> str:
         return "other"
     if name.endswith(".gated"):
         return "router"
-    if expert := re.search(r"\.moe\.experts\.(\w+)", name):
+    if expert := re.search(r"\.moe(?:\.links\.\d+)?\.experts\.(\w+)", name):
         return f"experts.{expert[1]}"
-    if re.search(r"\.moe\.(score|compare|gate|decided|latch)", name):
+    if re.search(r"\.moe(\.links\.\d+)?\.(score|compare|choice|gate|decided|latch)$", name):
         return "router"
     for segment, part in (
         ("prompt", "prompt"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from spikingmoe.data.image_data import ImageData, Split, stratified_split
+from spikingmoe.data.image_data import ImageData, Normalisation, Split, stratified_split
 
 SPLIT_SEED = 20260101
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
@@ -31,8 +31,7 @@ def load_digits() -> ImageData:
     return ImageData(
         name="digits",
         classes=tuple(str(d) for d in range(10)),
-        mean=mean,
-        std=std,
+        normalisation=Normalisation((mean,), (std,)),
         train=split(train),
         validation=split(validation),
         test=split(test),

@@ -1,4 +1,4 @@
-"""A data set in memory: normalised images, labels, a fixed split."""
+"""A data set in memory: images, labels, a fixed split."""
 
 from __future__ import annotations
 
@@ -7,32 +7,110 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SUBSET_SEED = 20260102
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """image = (pixel - mean) / std per channel, with pixels in 0..1.
+
+    Attributes:
+        mean, std: one number per channel (C,), or one for all of them.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+            raise ValueError(
+                f"normalisation: mean={self.mean} and std={self.std} need one entry per channel, "
+                f"std above 0"
+            )
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels (n, C, height, width) as normalised float32 images."""
+        mean, std = self._columns
+        return (pixels.float() / 255.0 - mean) / std
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised images (n, C, height, width) as pixels in 0..1."""
+        mean, std = self._columns
+        return (images * std + mean).clamp(0, 1)
+
+    @property
+    def background(self) -> tuple[float, ...]:
+        """The normalised value of a black pixel, per channel."""
+        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
+    @property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        return tuple(torch.tensor(v)[:, None, None] for v in (self.mean, self.std))  # type: ignore[return-value]
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, C, height, width), float32, normalised, and labels (n,), int64."""
+    """Images and labels (n,), int64.
 
-    images: Tensor
+    Attributes:
+        stored: (n, C, height, width), normalised float32; or, to take a quarter of the memory, uint8
+            pixels that `normalisation` turns into images when they are used.
+    """
+
+    stored: Tensor
     labels: Tensor
+    normalisation: Normalisation | None = None
+
+    def __post_init__(self) -> None:
+        kind = torch.uint8 if self.normalisation else torch.float32
+        if self.stored.dtype != kind or len(self.stored) != len(self.labels):
+            raise ValueError(
+                f"split: {len(self.stored)} images of {self.stored.dtype} and {len(self.labels)} "
+                f"labels; needs as many of each, {kind} "
+                f"{'with' if self.normalisation else 'without'} a normalisation"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, height, width)."""
+        return tuple(self.stored.shape[1:])
+
+    @property
+    def images(self) -> Tensor:
+        """All images (n, C, height, width), float32, normalised."""
+        return self.normalisation.images(self.stored) if self.normalisation else self.stored
+
+    def at(self, index: Tensor | slice) -> Split:
+        """The samples at an index or in a slice."""
+        return Split(self.stored[index], self.labels[index], self.normalisation)
 
     def first(self, n: int) -> Split:
         """The first `n` samples; ValueError if there are fewer."""
         if not 1 <= n <= len(self):
             raise ValueError(f"samples={n}; this split has {len(self)}, use 1 to {len(self)}")
-        return Split(self.images[:n], self.labels[:n])
+        return self.at(slice(n))
+
+    def subset(self, n: int) -> Split:
+        """`n` samples, evenly over the classes; a larger subset holds every smaller one.
+
+        They are the first of a fixed shuffle that deals the classes out in turn, as long as a class
+        has samples left.
+        """
+        if not 1 <= n <= len(self):
+            raise ValueError(f"subset of {n}; this split has {len(self)}, use 1 to {len(self)}")
+        return self.at(dealt_order(self.labels)[:n])
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Train, validation and test splits; pixel = normalised * std + mean, in 0..1."""
+    """Train, validation and test splits; pixel = normalised * std + mean per channel, in 0..1."""
 
     name: str
     classes: tuple[str, ...]
-    mean: float
-    std: float
+    normalisation: Normalisation
     train: Split
     validation: Split
     test: Split
@@ -40,17 +118,31 @@ class ImageData:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(C, height, width)."""
-        return tuple(self.train.images.shape[1:])
+        return self.train.image_shape
 
     @property
-    def background(self) -> float:
-        """The normalised value of a black pixel."""
-        return -self.mean / self.std
+    def background(self) -> tuple[float, ...]:
+        """The normalised value of a black pixel, per channel."""
+        return self.normalisation.background
 
     @property
     def input_limit(self) -> float:
         """Largest magnitude in the training images: what a fixed-point input must represent."""
-        return float(self.train.images.abs().max())
+        stored = self.train.stored
+        extremes = torch.stack([stored.amin(dim=(0, 2, 3)), stored.amax(dim=(0, 2, 3))])
+        two = Split(extremes[..., None, None], torch.zeros(2), self.train.normalisation)
+        return float(two.images.abs().max())
+
+
+def dealt_order(labels: Tensor) -> Tensor:
+    """(n,) an order of the samples in which every stretch is as even over the classes as can be."""
+    generator = torch.Generator().manual_seed(SUBSET_SEED)
+    order = torch.randperm(len(labels), generator=generator)
+    turn = torch.empty_like(order)  # how many of its class come before a sample
+    for label in labels.unique():
+        mine = (labels[order] == label).nonzero().flatten()
+        turn[mine] = torch.arange(len(mine))
+    return order[turn.argsort(stable=True)]
 
 
 def stratified_split(labels: Tensor, shares: tuple[float, ...], seed: int) -> list[Tensor]:

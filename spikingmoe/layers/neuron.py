@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import snntorch
+import torch
 from torch import Tensor, nn
 
 from spikingmoe.config import ModelConfig, Surrogate
@@ -31,13 +32,14 @@ class LIF(snntorch.Leaky):
         surrogate: Surrogate = "atan",
         detach_reset: bool = False,
     ) -> None:
-        super().__init__(
-            beta=membrane_decay,
-            threshold=threshold,
-            spike_grad=make_surrogate(surrogate),
-            reset_mechanism="zero",
-            reset_delay=False,
-        )
+        with torch.device("cpu"):  # snnTorch reads its constants back, which "meta" cannot do
+            super().__init__(
+                beta=membrane_decay,
+                threshold=threshold,
+                spike_grad=make_surrogate(surrogate),
+                reset_mechanism="zero",
+                reset_delay=False,
+            )
         snntorch.SpikingNeuron.instances.remove(self)  # a global list that would keep models alive
         self.membrane_decay = membrane_decay
         self.firing_threshold = threshold

@@ -26,13 +26,14 @@ class Stem(nn.Module):
     """Convolutions with batch norm and neurons between them; the last one feeds the stream.
 
     A still image is one frame: the first convolution runs once and its current is repeated for all
-    steps (direct coding). Frames (T' = 1 or T, B, C, height, width) -> currents (T, B, N, D).
+    steps (direct coding). Frames (T' = 1 or T, B, C, height, width) -> currents (T, B, N, D), with D
+    channels of the first stage.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.time_steps = config.time_steps
-        channels = (config.input_channels, *config.stem_channels, config.embed_dim)
+        channels = (config.input_channels, *config.stem_channels, config.stage(0).embed_dim)
         self.convs = nn.ModuleList(
             ConvNorm(channels[i], channels[i + 1], stride)
             for i, stride in enumerate(config.stem_strides)

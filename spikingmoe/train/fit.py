@@ -53,6 +53,7 @@ def train(
         ValueError: data and model do not fit, or the run in `out` has other settings.
     """
     check_fit(config, data)
+    samples = training_samples(settings, data)
     start = _starting_point(config, settings, out, resume=resume)
     if start is not None and start.epoch >= settings.epochs:
         if on_reuse is not None:
@@ -63,7 +64,7 @@ def train(
     L.seed_everything(settings.seed, verbose=False)
     model = SpikingTransformer(config)
     model.input_limit.fill_(data.input_limit)
-    loader = make_loader(data.train, settings.batch_size, seed=settings.seed, shuffle=True)
+    loader = make_loader(samples, settings.batch_size, seed=settings.seed, shuffle=True)
     if start is not None:  # Lightning iterates once before it tells the sampler its epoch
         assert isinstance(loader.sampler, EpochBatches)
         loader.sampler.set_epoch(start.epoch)
@@ -109,6 +110,16 @@ def check_fit(config: ModelConfig, data: ImageData) -> None:
             f"data '{data.name}' has {len(data.classes)} classes; "
             f"model '{config.preset}' has num_classes={config.num_classes}"
         )
+
+
+def training_samples(settings: TrainConfig, data: ImageData) -> Split:
+    """The training images that a recipe asks for; ValueError if there are fewer."""
+    if settings.train_samples > len(data.train):
+        raise ValueError(
+            f"training: train_samples={settings.train_samples}; data '{data.name}' has "
+            f"{len(data.train)} training images, use 1 to {len(data.train)}, or 0 for all"
+        )
+    return data.train.subset(settings.train_samples) if settings.train_samples else data.train
 
 
 def _starting_point(

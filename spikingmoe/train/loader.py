@@ -19,7 +19,8 @@ class _Batches(Dataset):
         self.split = split
 
     def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return self.split.images[index], self.split.labels[index]
+        batch = self.split.at(index)
+        return batch.images, batch.labels
 
 
 class EpochBatches(Sampler):
