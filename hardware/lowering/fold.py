@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from spikingmoe.layers.linear import GatedBatchNorm, LinearNorm
+from spikingmoe.layers.gated_norm import GatedBatchNorm
+from spikingmoe.layers.linear import LinearNorm
 
 Folded = tuple[np.ndarray, np.ndarray]  # (weight, bias)
 
