@@ -13,10 +13,11 @@ import torch
 from hardware.errors import FileError
 from spikingmoe.cli.console import console, say
 from spikingmoe.config import ModelConfig, TrainConfig, dense_twin, relu_twin
-from spikingmoe.data.image_data import ImageData
+from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, load_run, newest_valid
 from spikingmoe.train.fit import train
 
+MOST_IMAGES = 512  # every population of every image is kept in memory
 TWINS = {"dense": dense_twin, "relu": relu_twin}
 MOE = "moe"
 
@@ -38,6 +39,11 @@ def output_folder(given: str | None, default: Path) -> Path:
             f"{folder}: cannot hold results ({error.strerror}); use another --out"
         ) from None
     return folder
+
+
+def test_images(data: ImageData, images: int | None) -> Split:
+    """The first `images` of the test set; all of them up to 512 if no number is given."""
+    return data.test.first(min(MOST_IMAGES, len(data.test)) if images is None else images)
 
 
 @dataclass

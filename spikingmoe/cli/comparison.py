@@ -67,7 +67,7 @@ def verify_run(
     with clock.stage("lower"):
         graph = lower(run.model)
         fixed_graph = quantise(graph)
-    with clock.stage("reference"), progress("torch and reference on all test images"):
+    with clock.stage("reference"), progress(f"torch and reference, {len(split)} images"):
         torch64 = record_torch(run.model, split.images)
         torch32 = record_torch(run.model, split.images, dtype=torch.float32)
         reference = simulate(graph, split.images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jsonargparse import Namespace
 
 from hardware.energy import get_table
-from spikingmoe.cli.chain import load_twins, model_name, open_run, output_folder
+from spikingmoe.cli.chain import load_twins, model_name, open_run, output_folder, test_images
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
 from spikingmoe.data import load_data
@@ -16,14 +16,15 @@ def run(args: Namespace) -> int:
     """Counts times a cost table, for the run and its twins."""
     get_table(args.costs)
     trained = open_run(args.run)
-    data = load_data(trained.train_config.data)
+    data = load_data(trained.train_config.data, args.data_dir)
     check_fit(trained.model_config, data)
+    split = test_images(data, args.images)
     out = output_folder(args.out, trained.folder / "energy")
     runs = {
         model_name(trained): trained,
         **load_twins(trained, trained.folder / "twins", data, make=args.twins),
     }
-    metrics = energy_metrics(runs, data.test, [args.costs], None)
+    metrics = energy_metrics(runs, split, [args.costs], None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}
     show_energy(metrics, accuracy, args.costs)
     metrics = {

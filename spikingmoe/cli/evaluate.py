@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import Namespace
 
+from spikingmoe.analysis.reading import routers_of
 from spikingmoe.cli.chain import open_run, output_folder
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, write_metrics
@@ -14,7 +15,7 @@ from spikingmoe.train.fit import check_fit, evaluate
 def run(args: Namespace) -> int:
     """Test accuracy, and how the experts were used."""
     trained = open_run(args.run)
-    data = load_data(args.data or trained.train_config.data)
+    data = load_data(args.data or trained.train_config.data, args.data_dir)
     check_fit(trained.model_config, data)
     out = output_folder(args.out, trained.folder / "evaluate")
     accuracy, seconds, outputs = evaluate(trained.model, data.test)
@@ -24,11 +25,11 @@ def run(args: Namespace) -> int:
         ["images per second", f"{len(data.test) / seconds:,.0f}"],
     ]
     loads: dict[str, list[float]] = {}
-    for index in range(len(outputs[0].routing)):
+    for index, router in enumerate(routers_of(trained.model)):
         counts = sum(o.routing[index].gates.flatten(0, -2).sum(0) for o in outputs)
         load = (counts / counts.sum().clamp(min=1)).tolist()  # type: ignore[union-attr]
-        loads[f"blocks.{index}.moe"] = load
-        rows.append([f"load of block {index}'s experts", "  ".join(percent(x) for x in load)])
+        loads[router] = load
+        rows.append([f"load of the experts of {router}", "  ".join(percent(x) for x in load)])
     show_table(f"evaluation of {args.run} on {data.name}", ["", "value"], rows)
     path = write_metrics(
         out,

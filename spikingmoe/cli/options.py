@@ -23,23 +23,61 @@ COMMANDS = {
     "verify": "compare torch, the reference and Lava spike by spike",
     "energy": "estimate energy from counted operations, with the twins beside it",
     "report": "write the report page of a run",
+    "presets": "list the presets with their sizes",
+    "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
+    "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
 }
 
 HELP = {
     "num_classes": "number of classes",
     "time_steps": "steps T that a sample is presented for",
-    "depth": "number of blocks",
-    "embed_dim": "channels D of the residual stream",
+    "stem_channels": "channels of the stem's convolutions before the last",
+    "stem_strides": "stride of each convolution of the stem",
+    "depth": "blocks of the last stage",
+    "early_depths": "blocks of each stage before it (half the channels, twice the side)",
+    "embed_dim": "channels D of the residual stream, last stage",
     "num_heads": "attention heads",
+    "attention": "qk, sdsa, dwconv, none, or ssa (cannot be lowered)",
     "expert_width": "hidden neurons per expert",
     "num_experts": "experts E per mixture",
-    "top_k": "experts K chosen per token",
-    "routing": "top_k, or dense (one expert, always on)",
+    "top_k": "experts K per token (aimed at, where the number is free)",
+    "num_groups": "groups of experts, for --routing hierarchical",
+    "routing": "top_k, noisy_top_k, threshold, dynamic, expert_choice, hash, hierarchical, or dense",
+    "route_by": "one decision per token, or per image",
     "hold": "decide at each step, or hold one decision for the window",
     "hold_step": "step whose decision is held",
+    "router_input": "beside the prompt: spikes, none, or membrane (cannot be lowered)",
+    "gate_gradient": "full, chosen, margin or none",
+    "dispatch": "masked (all experts), grouped (chosen ones only) or auto (the faster)",
+    "shared_experts": "experts that are always on",
+    "mixture_every": "every n-th block is a mixture, the others dense",
+    "mlp_width": "hidden neurons of dense MLPs; 0: as one expert",
+    "chain": "none, depth (experts several times in a row), or time (cannot be lowered)",
+    "chain_length": "how many times, for --chain depth",
+    "prompt": "learned, random (frozen), none, or noise (cannot be lowered)",
+    "prompt_width": "prompt neurons M",
+    "prompt_grid": "the prompt pools relay cells onto a grid of this size",
+    "relay_kernel": "side of the relay cells' receptive fields",
+    "cortical_feedback": "a prompt per block that also sees the block before",
+    "neuron": "lif, or relu for the non-spiking twin",
+    "detach_reset": "no gradient through the reset",
     "epochs": "passes over the training images",
     "batch_size": "images per step",
     "learning_rate": "peak learning rate of AdamW",
+    "warmup_epochs": "epochs of linear warm-up",
+    "train_samples": "training images used, even over the classes; 0: all",
+    "balance_weight": "weight of the Switch balance loss",
+    "importance_weight": "weight of the importance loss",
+    "z_weight": "weight of the router z-loss",
+    "entropy_weight": "weight of the routing-entropy loss",
+    "variance_weight": "weight of the variance loss",
+    "orthogonality_weight": "weight of the orthogonality loss of the experts' outputs",
+    "budget_weight": "weight of the loss on the number of open gates (threshold, dynamic)",
+    "homeostatic_rate": "step of the homeostatic bias against the load error",
+    "initial_temperature": "of the gates' soft form at the start; falls to 1",
+    "temperature_epochs": "epochs in which the temperature falls",
+    "max_shift": "random translation in pixels",
+    "flip": "mirror half of the training images",
     "threads": "CPU threads of training",
     "seed": "seed of weights, order and augmentation",
 }
@@ -85,7 +123,10 @@ def _explain(parser: jsonargparse.ArgumentParser, argv: Sequence[str], error: Ex
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             return f"unknown option {name}{hint} (see spikingmoe {parser.prog.split()[-1]} --help)"
-    return " ".join(str(error).split())[:400]
+    hint = ""
+    if "unrecognized arguments" in str(error) and any(a.nargs == "*" for a in parser._actions):
+        hint = "; names stand right after RUN, before the options"
+    return " ".join(str(error).split())[:400] + hint
 
 
 def _overview() -> str:
@@ -125,12 +166,31 @@ def _add_out(parser: jsonargparse.ArgumentParser, default: str) -> None:
     )
 
 
+def _add_data_dir(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir",
+        type=str,
+        default=None,
+        metavar="DIR",
+        help="folder that holds the unpacked data set, for cifar10 and cifar100",
+    )
+
+
 def _add_samples(parser: jsonargparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
         "--samples", type=int, default=default, help=f"test images that Lava runs ({default})"
     )
     parser.add_argument(
         "--time-limit", type=float, default=600.0, help="seconds one Lava run may take (600)"
+    )
+
+
+def _add_images(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=None,
+        help="test images that torch and the reference run (all, at most 512)",
     )
 
 
@@ -146,7 +206,10 @@ def _add_twins(parser: jsonargparse.ArgumentParser) -> None:
 def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
     parser.add_argument("--preset", default="digits", help="model preset (digits)")
-    parser.add_argument("--data", default="digits", help="data set (digits)")
+    parser.add_argument(
+        "--data", default="digits", help="data set: digits, cifar10 or cifar100 (digits)"
+    )
+    _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     _add_fields(parser, TrainConfig, {"data"})
@@ -170,6 +233,7 @@ def _evaluate(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
     _add_run(parser)
     parser.add_argument("--data", type=str, default=None, help="data set (the run's own)")
+    _add_data_dir(parser)
     _add_out(parser, "RUN/evaluate")
     return parser
 
@@ -198,6 +262,7 @@ def _simulate(**kwargs: object) -> jsonargparse.ArgumentParser:
         "--arithmetic", type=str, default=None, help="float or fixed (the program's)"
     )
     parser.add_argument("--data", type=str, default=None, help="data set (the program's)")
+    _add_data_dir(parser)
     _add_samples(parser, 64)
     _add_out(parser, "beside PROGRAM: PROGRAM.simulate")
     return parser
@@ -206,6 +271,8 @@ def _simulate(**kwargs: object) -> jsonargparse.ArgumentParser:
 def _verify(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
     _add_run(parser)
+    _add_data_dir(parser)
+    _add_images(parser)
     _add_samples(parser, 64)
     _add_twins(parser)
     _add_out(parser, "RUN/verify")
@@ -215,6 +282,8 @@ def _verify(**kwargs: object) -> jsonargparse.ArgumentParser:
 def _energy(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
     _add_run(parser)
+    _add_data_dir(parser)
+    _add_images(parser)
     parser.add_argument(
         "--costs", default="horowitz45", help="cost table: horowitz45 or loihi1 (horowitz45)"
     )
@@ -226,10 +295,69 @@ def _energy(**kwargs: object) -> jsonargparse.ArgumentParser:
 def _report(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
     _add_run(parser)
+    _add_data_dir(parser)
     parser.add_argument(
         "--samples", type=int, default=64, help="test images shown and counted (64)"
     )
     _add_out(parser, "RUN/report")
+    return parser
+
+
+def _inspect(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    _add_reading(parser)
+    _add_out(parser, "RUN/inspect")
+    return parser
+
+
+def _lesion(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    parser.add_argument(
+        "targets",
+        metavar="TARGET",
+        nargs="*",
+        type=str,
+        help="what to silence, right after RUN, such as blocks.0.moe.experts.2, blocks.*.moe.experts.busiest, "
+        "blocks.1.attention.heads.0, blocks.1.attention, blocks.0.moe or prompt (all there are)",
+    )
+    parser.add_argument(
+        "--reroute",
+        action="store_true",
+        help="tokens of a silenced expert go to the runner-up instead of going without",
+    )
+    parser.add_argument(
+        "--together", action="store_true", help="silence all targets at once, not one at a time"
+    )
+    _add_reading(parser)
+    _add_out(parser, "RUN/lesion")
+    return parser
+
+
+def _add_reading(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=str, default=None, help="data set (the run's own)")
+    _add_data_dir(parser)
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=None,
+        help="test images, evenly over the classes (1000, or all where there are fewer)",
+    )
+
+
+def _presets(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    parser.add_argument(
+        "--classes", type=int, default=None, metavar="N", help="number of classes (each preset's)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.15,
+        help="spikes per neuron and step that operations are estimated for (0.15)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     return parser
 
 
@@ -242,4 +370,7 @@ _PARSERS = {
     "verify": _verify,
     "energy": _energy,
     "report": _report,
+    "presets": _presets,
+    "inspect": _inspect,
+    "lesion": _lesion,
 }

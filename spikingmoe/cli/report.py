@@ -34,7 +34,7 @@ from spikingmoe.train.fit import check_fit
 def run(args: Namespace) -> int:
     """Gather what earlier commands measured of a run and write its page."""
     trained = open_run(args.run)
-    data = load_data(trained.train_config.data)
+    data = load_data(trained.train_config.data, args.data_dir)
     check_fit(trained.model_config, data)
     split = data.test.first(args.samples)
     out = output_folder(args.out, trained.folder / "report")
@@ -87,7 +87,7 @@ def make_facts(
     """What the page shows, for the samples that all `traces` hold; `reference` gives the spikes."""
     samples = min(t.samples for t in traces.values())
     split = data.test.first(samples)
-    pixels = (split.images * data.std + data.mean).clamp(0, 1).movedim(1, -1).numpy()
+    pixels = data.normalisation.pixels(split.images).movedim(1, -1).numpy()
     return ReportFacts(
         metrics=metrics,
         classes=data.classes,

@@ -25,7 +25,7 @@ def run(args: Namespace) -> int:
     graph = SpikeGraph.load(args.program)
     if not args.data and "data" not in graph.notes:
         raise ValueError(f"{args.program}: does not say which data it was trained on; use --data")
-    data = load_data(args.data or str(graph.notes["data"]))
+    data = load_data(args.data or str(graph.notes["data"]), args.data_dir)
     split = data.test.first(args.samples)
     out = output_folder(args.out, Path(f"{args.program}.simulate"))
     arithmetic = args.arithmetic or graph.arithmetic

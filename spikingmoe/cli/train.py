@@ -17,7 +17,7 @@ from spikingmoe.data import load_data
 def run(args: Namespace) -> int:
     """Train a preset and report its test accuracy at the last epoch."""
     config, settings = configurations(args, args.preset, args.data)
-    data = load_data(args.data)
+    data = load_data(args.data, args.data_dir)
     out = Path(args.out or f"runs/{args.preset}-seed{settings.seed}")
     trained = train_run(config, settings, data, out, resume=args.resume, title=args.preset)
     accuracy = test_accuracy(trained, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jsonargparse import Namespace
 
 from hardware.verify import Comparison
-from spikingmoe.cli.chain import Clock, load_twins, model_name, open_run, output_folder
+from spikingmoe.cli.chain import Clock, load_twins, model_name, open_run, output_folder, test_images
 from spikingmoe.cli.comparison import Verified, accuracies, verify_run
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
@@ -16,24 +16,23 @@ from spikingmoe.train.fit import check_fit
 def run(args: Namespace) -> int:
     """Compare torch, the reference and Lava; exit code 1 if anything differs."""
     trained = open_run(args.run)
-    data = load_data(trained.train_config.data)
+    data = load_data(trained.train_config.data, args.data_dir)
     check_fit(trained.model_config, data)
     out = output_folder(args.out, trained.folder / "verify")
     clock = Clock()
-    data.test.first(args.samples)  # refuses a wrong number before anything runs
+    split = test_images(data, args.images)
+    split.first(args.samples)  # refuses a wrong number before anything runs
     with clock.stage("twins"):
         twins = load_twins(trained, trained.folder / "twins", data, make=args.twins)
-    verified = verify_run(
-        trained, data.test, clock, samples=args.samples, time_limit=args.time_limit
-    )
+    verified = verify_run(trained, split, clock, samples=args.samples, time_limit=args.time_limit)
     with clock.stage("energy"):
         energy = energy_metrics(
             {model_name(trained): trained, **twins},
-            data.test,
+            split,
             ["horowitz45"],
             verified.traces["reference"],
         )
-    accuracy = accuracies(verified, data.test, args.samples)
+    accuracy = accuracies(verified, split, args.samples)
     show_verification(verified)
     show_table(
         f"accuracy on the same {args.samples} images",
