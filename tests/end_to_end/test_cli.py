@@ -15,6 +15,7 @@ from hardware.files import read_archive, write_archive
 from hardware.ir.serialize import FORMAT_VERSION, KIND
 from spikingmoe.cli.main import main
 from spikingmoe.cli.options import COMMANDS
+from spikingmoe.config import PRESETS
 
 TINY = [
     "--stem-channels=[4]",
@@ -343,7 +344,10 @@ def test_bad_input_as_a_program():
     out, err = child.communicate(timeout=60)
     assert child.returncode == 2
     assert out == ""
-    assert err == "spikingmoe: unknown preset 'digit'; did you mean 'digits'? (there are: digits)\n"
+    there = ", ".join(sorted(PRESETS))
+    assert err == (
+        f"spikingmoe: unknown preset 'digit'; did you mean 'digits'? (there are: {there})\n"
+    )
 
 
 @pytest.mark.slow
