@@ -27,7 +27,7 @@ def experts_section(facts: ReportFacts) -> Html:
                 "p",
                 "Gates closed: ",
                 tag("b", percent(silent)),
-                " of all images, time steps, tokens and experts (1 - K/E where each token chooses K of E).",
+                " of all images, time steps, tokens and experts (1 - K/E where each token chooses K of E experts).",
             )
         )
     loads = [_load(facts, router) for router in facts.routers]
@@ -133,7 +133,7 @@ def rates_section(facts: ReportFacts) -> Html:
     note = (
         f"Share of (image, time step, neuron) that spiked, over the {len(facts.labels)} images "
         f"recorded here; the longest bar is {percent(most)}. Graded relays are not listed. Gates "
-        "fire by design: K of E at each step and token."
+        "fire by design: K of E at each step and token, for rules that choose K."
     )
     if left_out:
         note += f" {left_out} populations with lower rates are left out."

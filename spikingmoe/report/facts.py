@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,9 +35,15 @@ class ReportFacts:
     @property
     def routers(self) -> list[str]:
         """Names of the mixtures, e.g. `blocks.0.moe`; empty for a dense model."""
-        return [name.removesuffix(".gate") for name in self.spikes if name.endswith(".moe.gate")]
+        gate = re.compile(r"\.moe(\.links\.\d+)?\.gate$")
+        return [name.removesuffix(".gate") for name in self.spikes if gate.search(name)]
 
     def gates(self, router: str) -> np.ndarray:
-        """(n, T, height, width, E): the gates that the experts saw (the latch, if decisions are held)."""
+        """(n, T, height, width, E): the gates that the experts saw (the latch, if decisions are held).
+
+        Image-wise gates are repeated for all tokens.
+        """
         latch = f"{router}.latch"
-        return self.spikes[latch if latch in self.spikes else f"{router}.gate"]
+        gates = self.spikes[latch if latch in self.spikes else f"{router}.gate"]
+        tokens = self.spikes.get(f"{router}.x", gates).shape[2:4]
+        return np.broadcast_to(gates, (*gates.shape[:2], *tokens, gates.shape[-1]))

@@ -15,7 +15,7 @@ from spikingmoe.report.activity import measured_load
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.pictures import tinted, to_rgb
 from spikingmoe.report.raster import spiking
-from spikingmoe.report.samples import PROMPT, RELAY, class_name, silent_tokens
+from spikingmoe.report.samples import RELAY, class_name, prompts, silent_tokens
 from spikingmoe.report.style import OFF_COLOUR, ON_COLOUR, PROMPT_COLOUR, expert_colour
 
 STEPS, MOST_BLOCKS = 4, 3
@@ -44,9 +44,11 @@ def overview_png(facts: ReportFacts, sample: int | None = None) -> bytes:
         top=1 - 0.36 / tall, bottom=0.18 / tall, wspace=0.18, hspace=0.2,
     )  # fmt: skip
     _image(figure.add_subplot(grid[:2, 0]), facts, i)
-    if routers:
+    if routers and RELAY in facts.spikes:
         _relays(figure, (grid[0, 1], grid[1, 1]), facts, i)
-        _prompt(figure.add_subplot(grid[:2, 2]), facts, i)
+        _prompt(figure.add_subplot(grid[:2, 2]), facts.spikes[prompts(facts)[-1]][i])
+    elif routers:
+        _rates(figure.add_subplot(grid[:2, 1:]), facts)
     else:
         _rates(figure.add_axes((0.36, 0.1, 0.61, 0.8)), facts)
     for row, router in enumerate(routers, start=2):
@@ -96,8 +98,7 @@ def _relays(
                 axes.set_ylabel(f"{kind} relay cells", fontsize=10.5)
 
 
-def _prompt(axes: Axes, facts: ReportFacts, i: int) -> None:
-    prompt = facts.spikes[PROMPT][i]
+def _prompt(axes: Axes, prompt: np.ndarray) -> None:
     axes.imshow(tinted(prompt, PROMPT_COLOUR), interpolation="nearest", aspect="auto")
     axes.set_xticks(np.arange(prompt.shape[1] + 1) - 0.5, [])
     axes.set_yticks(np.arange(len(prompt)), [f"t = {t}" for t in range(len(prompt))], fontsize=9)

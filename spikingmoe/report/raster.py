@@ -32,9 +32,10 @@ def group_of(population: str) -> str:
     root, *rest = population.split(".")
     if root in ("stem", "prompt", "head"):
         return root
-    if "attention" in rest:
-        return "attention"
-    if re.search(r"\.moe\.(score|compare|gate|decided|latch)$", population):
+    for part in ("attention", "prompt"):
+        if part in rest:
+            return part
+    if re.search(r"\.moe(\.links\.\d+)?\.(score|compare|choice|gate|decided|latch)$", population):
         return "router"
     return "experts" if "moe" in rest or "mlp" in rest else "other"
 

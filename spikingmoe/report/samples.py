@@ -132,11 +132,19 @@ def _relays(facts: ReportFacts, i: int) -> Html:
 
 
 def _prompt(facts: ReportFacts, i: int) -> Html | None:
-    if PROMPT not in facts.spikes:
-        return None
-    prompt = facts.spikes[PROMPT][i]
-    title = f"Prompt: {prompt.shape[1]} neurons over {len(prompt)} time steps"
-    return join([tag("h4", title), tag("div", prompt_map(prompt, PROMPT_COLOUR), class_="scroll")])
+    parts: list[Html] = []
+    for name in prompts(facts):
+        prompt = facts.spikes[name][i]
+        title = f"Prompt: {prompt.shape[1]} neurons over {len(prompt)} time steps"
+        of_block = "" if name == PROMPT else f" ({name.removesuffix('.prompt.lif')})"
+        picture = tag("div", prompt_map(prompt, PROMPT_COLOUR), class_="scroll")
+        parts += [tag("h4", title, of_block), picture]
+    return join(parts) if parts else None
+
+
+def prompts(facts: ReportFacts) -> list[str]:
+    """The populations of the prompt: one, or with cortical feedback one per block."""
+    return [name for name in facts.spikes if name == PROMPT or name.endswith(".prompt.lif")]
 
 
 def _routing(facts: ReportFacts, i: int) -> Html | None:
