@@ -268,6 +268,12 @@ VARIANTS: tuple[Variant, ...] = (
         model=lambda c: replace(c, prompt="learned", cortical_feedback=True),
     ),
     Variant(
+        name="sparse_relay",
+        family="prompt",
+        about="relay cells at every second pixel",
+        model=lambda c: replace(c, relay_stride=2 * c.relay_stride),
+    ),
+    Variant(
         name="membrane",
         family="prompt",
         about="the router reads membranes: linear, unconstrained",

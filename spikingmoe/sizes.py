@@ -128,9 +128,9 @@ def _of_model(config: ModelConfig) -> Iterator[Term]:
     if config.has_prompt:
         cells = 2 * int(torch.count_nonzero(opponent_channels(config.input_channels)))
         channels = 2 * len(opponent_channels(config.input_channels))
-        taps = conv_taps(config.image_size, config.relay_kernel, 1) ** 2
+        taps = conv_taps(config.image_size, config.relay_kernel, config.relay_stride) ** 2
         yield "prompt", Sender.IMAGE, taps * cells
-        yield "prompt", Sender.NEURON, config.image_size**2 * channels * config.prompt_width
+        yield "prompt", Sender.NEURON, config.relay_side**2 * channels * config.prompt_width
     side, block = config.stem_side, 0
     for index, depth in enumerate(config.stage_depths):
         stage = config.stage(index)

@@ -110,9 +110,7 @@ def _lower_experts(
         )
         builder.token_wise(gated, hidden, weight1, (path, e))
         bias = bias1[:, None] * opens
-        builder.synapses.append(
-            _gate_synapse(builder, gate, hidden, bias, hidden_shape, (path, e))
-        )
+        builder.synapses.append(_gate_synapse(builder, gate, hidden, bias, hidden_shape, (path, e)))
         builder.stream_term(
             stream,
             lambda target, hidden=hidden, weight=weight2, e=e: token_synapse(

@@ -50,15 +50,25 @@ def lower_relay(builder: Builder, pool: nn.Module, size: int, *, path: str = "pr
     if not isinstance(pool, RelayPool):
         raise LoweringError(path, f"no rule for {type(pool).__name__}; use RelayPool")
     fields = to_numpy(copy.deepcopy(pool.cells).double().weight())  # a product, not rounded
+    stride = pool.cells.stride
+    side = (size - 1) // stride + 1
     relay = builder.lif(
         "prompt.relay",
-        (size, size, len(fields)),
+        (side, side, len(fields)),
         pool.relay_neuron,
         f"{path}.relay_neuron",
         channels_last,
     )
     half = fields.shape[-1] // 2
-    builder.synapses.append(Conv2d(source=INPUT, target=relay, weight=fields, padding=(half, half)))
+    builder.synapses.append(
+        Conv2d(
+            source=INPUT,
+            target=relay,
+            weight=fields,
+            stride=(stride, stride),
+            padding=(half, half),
+        )
+    )
     return relay
 
 

@@ -69,9 +69,7 @@ def _bias(router: Router) -> np.ndarray:
     return bias
 
 
-def _add_scores(
-    builder: Builder, router: Router, target: str, x: str, prompt: str | None
-) -> None:
+def _add_scores(builder: Builder, router: Router, target: str, x: str, prompt: str | None) -> None:
     """The synapses whose sum is the score, without its bias, onto a map (side, side, channels)."""
     side, x_side = builder.populations[target].shape[0], builder.populations[x].shape[0]
     if router.from_prompt is not None:

@@ -58,6 +58,7 @@ HELP = {
     "prompt_width": "prompt neurons M",
     "prompt_grid": "the prompt pools relay cells onto a grid of this size",
     "relay_kernel": "side of the relay cells' receptive fields",
+    "relay_stride": "relay cells stand at every n-th pixel",
     "cortical_feedback": "a prompt per block that also sees the block before",
     "neuron": "lif, or relu for the non-spiking twin",
     "detach_reset": "no gradient through the reset",

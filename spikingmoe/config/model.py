@@ -56,7 +56,8 @@ class ModelConfig:
             (real-valued, unconstrained: cannot be lowered) or "none".
         gate_gradient: "full" (straight through softmax or sigmoid, unchosen experts included),
             "chosen" (only through gates that opened), "margin" (through gates that opened, by the
-            distance to the closest score that would have changed the choice) or "none".
+            lead over the best score that lost; for "threshold" and "dynamic" that is the score
+            itself, as for "chosen") or "none".
         dispatch: "masked" computes all experts, "grouped" only the chosen ones; "auto" takes the
             faster one (masked where the gate gradient is "full", which needs all experts).
         shared_experts: experts that are always on, beside the chosen ones.
@@ -66,6 +67,8 @@ class ModelConfig:
             "time" feeds the output of one time step into the next (a cycle: cannot be lowered).
         prompt: the SDprompt: "learned", "random" (frozen random projection), "noise" (bits that do
             not depend on the image: cannot be lowered) or "none".
+        relay_kernel, relay_stride: side of the relay cells' receptive fields; the cells stand at
+            every `relay_stride`-th pixel in both directions.
         prompt_grid: the prompt pools relay cells onto a grid of this size.
         cortical_feedback: one prompt per block, which also sees the spikes of the block before.
         neuron: "lif", or "relu" for the non-spiking twin (`time_steps` is 1 then).
@@ -92,7 +95,7 @@ class ModelConfig:
     hold: Hold = "step"
     hold_step: int = 1
     router_input: RouterInput = "spikes"
-    gate_gradient: GateGradient = "full"
+    gate_gradient: GateGradient = "margin"
     dispatch: Dispatch = "auto"
     shared_experts: int = 0
     mixture_every: int = 1
@@ -103,6 +106,7 @@ class ModelConfig:
     prompt_width: int = 16
     prompt_grid: int = 2
     relay_kernel: int = 5
+    relay_stride: int = 1
     cortical_feedback: bool = False
     neuron: Neuron = "lif"
     membrane_decay: float = 0.5
@@ -128,6 +132,11 @@ class ModelConfig:
     def stage_depths(self) -> tuple[int, ...]:
         """Blocks per stage."""
         return (*self.early_depths, self.depth)
+
+    @property
+    def relay_side(self) -> int:
+        """Height (and width) of the map of relay cells."""
+        return self.image_size // self.relay_stride
 
     @property
     def total_depth(self) -> int:

@@ -25,6 +25,7 @@ AT_LEAST_ONE = (
     "chain_length",
     "prompt_width",
     "prompt_grid",
+    "relay_stride",
 )
 
 
@@ -108,7 +109,7 @@ def _check_dense(c: ModelConfig) -> None:
             ("hold", "step"),
             ("route_by", "token"),
             ("router_input", "spikes"),
-            ("gate_gradient", "full"),
+            ("gate_gradient", "margin"),
             ("dispatch", "auto"),
         ):
             if getattr(c, name) != rest:
@@ -156,11 +157,6 @@ def _check_experts(c: ModelConfig) -> None:
         group = c.num_experts // c.num_groups
         if c.top_k > group:
             _refuse(c, f"top_k={c.top_k} exceeds the {group} experts of a group; use 1 to {group}")
-    if c.gate_gradient == "margin" and c.routing in ("threshold", "dynamic"):
-        _refuse(
-            c,
-            f"gate_gradient='margin' is the score itself for routing={c.routing!r}; use 'chosen'",
-        )
     if c.gate_gradient == "none" and c.routing == "noisy_top_k":
         _refuse(
             c,
@@ -210,8 +206,13 @@ def _check_router(c: ModelConfig) -> None:
 
 
 def _check_prompt(c: ModelConfig) -> None:
-    if c.image_size % c.prompt_grid:
-        _refuse(c, f"prompt_grid={c.prompt_grid} does not divide image_size={c.image_size}")
+    if c.image_size % c.relay_stride:
+        _refuse(c, f"relay_stride={c.relay_stride} does not divide image_size={c.image_size}")
+    if c.relay_side % c.prompt_grid:
+        side = f"image_size={c.image_size}"
+        if c.relay_stride > 1:
+            side = f"image_size / relay_stride = {c.relay_side}"
+        _refuse(c, f"prompt_grid={c.prompt_grid} does not divide {side}")
     if c.relay_kernel % 2 == 0 or c.relay_kernel < 3:
         _refuse(c, f"relay_kernel={c.relay_kernel} must be odd and at least 3")
     if c.has_prompt and c.prompt in ("learned", "random") and c.input_channels > 3:

@@ -49,7 +49,8 @@ class RelayCells(nn.Module):
     """ON and OFF relay cells of the LGN: depthwise centre-surround fields over opponent channels.
 
     current_r = field_r * (opponent channel of r); ON cells start as +, OFF cells as - a difference
-    of Gaussians. Frames (T', B, C, height, width) -> currents (T', B, R, height, width), ON first.
+    of Gaussians. They stand at every `relay_stride`-th pixel, as ganglion cells are sparser than
+    receptors. Frames (T', B, C, height, width) -> currents (T', B, R, height', width'), ON first.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -57,6 +58,7 @@ class RelayCells(nn.Module):
         opponent = opponent_channels(config.input_channels)
         self.opponent: Tensor
         self.register_buffer("opponent", torch.cat([opponent, opponent]))
+        self.stride = config.relay_stride
         field = 2.0 * difference_of_gaussians(config.relay_kernel)
         signs = torch.cat([torch.ones(len(opponent)), -torch.ones(len(opponent))])
         self.fields = nn.Parameter(signs[:, None, None] * field)
@@ -66,8 +68,12 @@ class RelayCells(nn.Module):
         return self.opponent[:, :, None, None] * self.fields[:, None]
 
     def forward(self, frames: Tensor) -> Tensor:
-        current = F.conv2d(frames.flatten(0, 1), self.weight(), padding=self.fields.shape[-1] // 2)
+        half = self.fields.shape[-1] // 2
+        current = F.conv2d(frames.flatten(0, 1), self.weight(), stride=self.stride, padding=half)
         return current.unflatten(0, frames.shape[:2])
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
 
 
 class RelayPool(nn.Module):
@@ -83,7 +89,7 @@ class RelayPool(nn.Module):
         self.time_steps = config.time_steps
         self.cells = RelayCells(config)
         self.relay_neuron = make_neuron(config)
-        window, channels = config.image_size // config.prompt_grid, len(self.cells.fields)
+        window, channels = config.relay_side // config.prompt_grid, len(self.cells.fields)
         self.pool = nn.Conv2d(
             channels, channels, window, stride=window, groups=channels, bias=False
         )

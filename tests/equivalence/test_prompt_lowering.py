@@ -27,6 +27,8 @@ CONFIGS = {
     "random": tiny_config(depth=2, prompt="random"),
     "none": tiny_config(depth=2, prompt="none"),
     "colour": tiny_config(input_channels=3, prompt_grid=3),
+    "sparse relay cells": tiny_config(input_channels=3, relay_stride=2, prompt_grid=3),
+    "feedback of sparse cells": tiny_config(depth=2, relay_stride=3, cortical_feedback=True),
     "feedback": FEEDBACK,
     "feedback, dense blocks between": tiny_config(
         depth=4, cortical_feedback=True, mixture_every=2, prompt_grid=1

@@ -153,6 +153,7 @@ COUNTED = {
     "digits": PRESETS["digits"],
     "colour": tiny_config(input_channels=3, top_k=2),
     "events": tiny_config(input_channels=2),
+    "sparse relay cells": tiny_config(input_channels=3, relay_stride=2, prompt_grid=3),
     "stages": tiny_config(early_depths=(1, 2), image_size=12, num_heads=4, expert_width=8),
     "odd sides": tiny_config(early_depths=(1,), image_size=9, prompt_grid=3, stem_strides=(2, 1)),
     "shared": tiny_config(shared_experts=2),

@@ -75,6 +75,17 @@ def test_opponent_channels():
         opponent_channels(4)
 
 
+@pytest.mark.parametrize("stride", [2, 3])
+def test_sparse_cells_are_every_nth_of_the_dense_ones(stride):
+    dense, sparse = (
+        RelayCells(tiny_config(input_channels=3, relay_stride=s, prompt_grid=1))
+        for s in (1, stride)
+    )
+    sparse.load_state_dict(dense.state_dict())
+    frames = torch.randn(1, 2, 3, 6, 6)
+    assert torch.allclose(sparse(frames), dense(frames)[..., ::stride, ::stride], atol=1e-6)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_off_cells_are_minus_on_cells(channels):
     cells = RelayCells(tiny_config(input_channels=channels))

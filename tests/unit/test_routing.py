@@ -274,14 +274,16 @@ def test_threshold_routers_open_any_number(routing):
     assert info.open_rate.tolist() == pytest.approx(gates.detach().mean((0, 1, 2)).tolist())
 
 
-def test_the_learned_threshold_gets_the_gradient_of_minus_the_score():
-    router = make_router(routing="dynamic", num_experts=4).train()
+@pytest.mark.parametrize("gradient", ["full", "chosen", "margin"])
+def test_the_learned_threshold_gets_the_gradient_of_minus_the_score(gradient):
+    router = make_router(routing="dynamic", num_experts=4, gate_gradient=gradient).train()
     x, stream, prompt = inputs()
     gates, info = router(x, stream, prompt)
     weights = torch.randn_like(gates)
     (gates * weights).sum().backward()
     p = (info.scores + router.homeostatic_bias).sigmoid()
-    expected = -(p * (1 - p) * weights).sum((0, 1, 2))
+    counted = weights if gradient == "full" else weights * info.gates
+    expected = -(p * (1 - p) * counted).sum((0, 1, 2))
     assert torch.allclose(router.learned_threshold.grad, expected)
     router.adapt(info, 0.1)
     assert torch.equal(
