@@ -74,6 +74,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a trial")
     args = parser.parse_args()
+    for name in ("experts", "steps", "batch", "tokens", "dim", "width", "threads"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)} must be at least 1")
     if not 1 <= args.top_k <= args.experts:
         parser.error(f"--top-k {args.top_k} must lie in 1..{args.experts} (--experts)")
     if args.repeats < 2:
@@ -97,7 +100,8 @@ def make_gates(kind: str, shape: tuple[int, int, int, int], k: int) -> Tensor:
 
 
 def make_config(experts: int, dim: int, width: int, **options: object) -> ModelConfig:
-    base = ModelConfig(num_experts=experts, embed_dim=dim, expert_width=width, **options)  # type: ignore[arg-type]
+    sizes = {"num_experts": experts, "embed_dim": dim, "expert_width": width, "num_heads": 1}
+    base = ModelConfig(**sizes, **options)  # type: ignore[arg-type]
     assert base.gate_gradient != "full", "grouped dispatch has no gradient of closed gates"
     return base
 

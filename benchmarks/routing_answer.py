@@ -25,7 +25,8 @@ EQUAL_SYNOPS, NEAREST = "equal_synops", "nearest_synops"
 #: What every mixture is compared with, and what the key means.
 AGAINST = {
     DENSE: "dense twin with the width of one expert",
-    DENSE_PARAMETERS: "dense twin with the mixture's number of parameters",
+    DENSE_PARAMETERS: "dense twin with as many parameters as the preset's mixture (a variant's own "
+    "number stands under params)",
     EQUAL_SYNOPS: "dense twins interpolated at the mixture's measured synaptic operations, per seed, "
     "linear over their logarithm, never extrapolated",
     NEAREST: "the dense twin whose measured synaptic operations are nearest",

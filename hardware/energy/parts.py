@@ -11,9 +11,10 @@ def part_of(name: str) -> str:
     """The part of the network that the population `name` of a lowered model belongs to.
 
     `input`, `constant` and `clock` are "input"; `stream.*` is "residual"; what halves the map between
-    two stages (`downsamples.*`) is "stem"; in `blocks.*` the neurons
-    behind the gate of `experts.N` are "experts.N" (in every link of a chain); scores, comparators, choices, gates, latches and the ANDs
-    that let tokens pass (which every token reaches, chosen or not) are "router"; what remains of `moe` (the neurons that read the stream) and all of `mlp` is "mlp". A name that fits
+    two stages (`downsamples.*`) is "stem". In `blocks.*` the neurons behind the gate of `experts.N` are
+    "experts.N" (in every link of a chain); scores, comparators, choices, gates, latches and the ANDs
+    that let tokens pass (which every token reaches, chosen or not) are "router"; what remains of `moe`
+    (the neurons that read the stream, and shared experts) and all of `mlp` is "mlp". A name that fits
     nothing is "other": it is never left out.
 
     >>> part_of("blocks.0.moe.experts.2.hidden"), part_of("blocks.0.moe.gate"), part_of("stream.1")

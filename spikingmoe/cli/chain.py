@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +43,22 @@ def output_folder(given: str | None, default: Path) -> Path:
 
 
 def test_images(data: ImageData, images: int | None) -> Split:
-    """The first `images` of the test set; all of them up to 512 if no number is given."""
+    """The first `images` of the test set; all of them up to 512 if no number is given.
+
+    Raises:
+        ValueError: for a number of images that the test set does not have.
+    """
+    if images is not None and not 1 <= images <= len(data.test):
+        raise ValueError(
+            f"images={images}; there are {len(data.test)} test images, use 1 to {len(data.test)}"
+        )
     return data.test.first(min(MOST_IMAGES, len(data.test)) if images is None else images)
+
+
+def check_time_limit(seconds: float) -> None:
+    """ValueError for a limit that no Lava run can keep, before any work is done."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"time_limit={seconds} must be a positive number of seconds")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import Clock, load_twins, model_name, train_run
+from spikingmoe.cli.chain import Clock, check_time_limit, load_twins, model_name, train_run
 from spikingmoe.cli.comparison import accuracies, verify_run
 from spikingmoe.cli.console import say, show_table
 from spikingmoe.cli.metrics import (
@@ -31,6 +31,7 @@ TABLES = ["horowitz45", "loihi1"]
 def run(args: Namespace) -> int:
     """Train, lower, run on Lava, verify, estimate energy, report; exit code 1 if spikes differ."""
     started = time.perf_counter()
+    check_time_limit(args.time_limit)
     config, settings = configurations(args, "digits", "digits")
     data, out, clock = load_data("digits"), Path(args.out or "demo"), Clock()
     data.test.first(args.samples)

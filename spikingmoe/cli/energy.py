@@ -5,6 +5,7 @@ from __future__ import annotations
 from jsonargparse import Namespace
 
 from hardware.energy import get_table
+from hardware.lowering import lower
 from spikingmoe.cli.chain import load_twins, model_name, open_run, output_folder, test_images
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
@@ -14,8 +15,15 @@ from spikingmoe.train.fit import check_fit
 
 def run(args: Namespace) -> int:
     """Counts times a cost table, for the run and its twins."""
-    get_table(args.costs)
+    table = get_table(args.costs)
     trained = open_run(args.run)
+    if trained.model_config.neuron == "lif":
+        lower(trained.model)  # refuses what cannot be lowered before twins are trained
+    elif not table.prices_ann:
+        raise ValueError(
+            f"{args.run}: is a ReLU network, which cost table '{args.costs}' has no price for; "
+            "use --costs horowitz45"
+        )
     data = load_data(trained.train_config.data, args.data_dir)
     check_fit(trained.model_config, data)
     split = test_images(data, args.images)
@@ -27,9 +35,13 @@ def run(args: Namespace) -> int:
     metrics = energy_metrics(runs, split, [args.costs], None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}
     show_energy(metrics, accuracy, args.costs)
+    own, *others = runs
     metrics = {
         **base_metrics("energy", trained),
-        "accuracy": {"test": {"by_model": accuracy, "samples": len(data.test)}},
+        "accuracy": {
+            "test": {"torch": accuracy[own], "samples": len(data.test)},
+            "twins": {name: accuracy[name] for name in others},
+        },
         **metrics,
     }
     say(f"metrics: {write_metrics(out, metrics)}")
@@ -56,6 +68,8 @@ def show_energy(metrics: dict, accuracy: dict[str, float], costs: str) -> None:
         ["model", "test accuracy", "synaptic operations", "energy", "low .. high"],
         rows,
     )
+    if "relu" in reports:
+        say("relu: multiply-accumulates in place of synaptic operations")
     first = next(iter(reports.values()))
     show_table(
         f"parts of {next(iter(reports))}",

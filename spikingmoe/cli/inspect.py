@@ -21,6 +21,7 @@ from spikingmoe.train.checkpoint import Run
 from spikingmoe.train.fit import check_fit
 
 DEFAULT_SAMPLES = 1000
+ALIKE = 1e-9  # shares that differ by less are the same: image-wise gates know no place
 
 
 def run(args: Namespace) -> int:
@@ -166,8 +167,8 @@ def _expert_rows(link: LinkReading, classes: Sequence[str]) -> list[list[str]]:
 
 
 def _most(values: np.ndarray, name: Callable[[tuple[int, ...]], str]) -> str:
-    """Where `values` are largest, and how large; a dash where there is nothing."""
-    if np.isnan(values).all() or not np.nanmax(values):
+    """Where `values` are largest, and how large; a dash where nothing is, or all are alike."""
+    if np.isnan(values).all() or np.nanmax(values) - np.nanmin(values) < ALIKE:
         return "-"
     place = np.unravel_index(int(np.nanargmax(values)), values.shape)
     return f"{name(tuple(int(i) for i in place))}: {100 * float(values[place]):.0f} %"

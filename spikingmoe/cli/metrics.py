@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 from pathlib import Path
@@ -70,7 +71,9 @@ def expert_metrics(trace: SpikeTrace, graph: SpikeGraph) -> dict[str, object]:
         chosen = trace.spikes[f"{router}.latch" if held else f"{router}.gate"]
         counts = chosen.reshape(-1, chosen.shape[-1]).sum(axis=0)
         load[router] = (counts / max(1, counts.sum())).tolist()
-        gates_open, gates = gates_open + int(counts.sum()), gates + chosen.size
+        tokens = math.prod(trace.spikes[f"{router}.x"].shape[2:4])
+        each = tokens // math.prod(chosen.shape[2:4])  # tokens per gate: all, for image-wise ones
+        gates_open, gates = gates_open + each * int(counts.sum()), gates + each * chosen.size
         for name, spikes in trace.spikes.items():
             if name.startswith(f"{router}.experts.") and name.endswith(".hidden"):
                 quiet += int((~spikes.reshape(*spikes.shape[:2], -1).any(axis=-1)).sum())

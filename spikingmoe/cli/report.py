@@ -37,17 +37,19 @@ def run(args: Namespace) -> int:
     data = load_data(trained.train_config.data, args.data_dir)
     check_fit(trained.model_config, data)
     split = data.test.first(args.samples)
-    out = output_folder(args.out, trained.folder / "report")
     graph = lower(trained.model)
+    out = output_folder(args.out, trained.folder / "report")
     trace = simulate(graph, split.images)
     metrics = {
         **earlier_metrics(trained),
         **base_metrics("report", trained),
         "latency_steps": latency_metrics(graph),
     }
-    test = {"torch": test_accuracy(trained, data), "samples": len(data.test)}
     accuracy = metrics.setdefault("accuracy", {})
-    accuracy["test"] = {**accuracy.get("test", {}), **test}
+    own = {"torch": test_accuracy(trained, data), "samples": len(data.test)}
+    before = accuracy.get("test", {})  # of fewer images than all, if `verify` was told so
+    same = before.get("samples") == own["samples"]
+    accuracy["test"] = {**before, **own} if same else own
     if graph.gate_limits:
         metrics["experts"] = expert_metrics(trace, graph)
     page = write_report(out, make_facts(trained, data, graph, {"reference": trace}, metrics))
@@ -71,7 +73,8 @@ def earlier_metrics(trained: Run) -> dict:
                 f"{path}: is damaged ({error}); run `spikingmoe {name or 'train'}` again"
             ) from None
         if digest == file_digest(trained.path):
-            found = {**found, **metrics}
+            accuracy = {**found.get("accuracy", {}), **metrics.get("accuracy", {})}
+            found = {**found, **metrics, "accuracy": accuracy}
         else:
             say(f"{path} is of another checkpoint and left out")
     return found

@@ -13,6 +13,8 @@ from spikingmoe.cli.metrics import base_metrics, test_accuracy, write_metrics
 from spikingmoe.config import ModelConfig, TrainConfig, get_preset, override
 from spikingmoe.data import load_data
 
+FREE_NUMBER = ("threshold", "dynamic")
+
 
 def run(args: Namespace) -> int:
     """Train a preset and report its test accuracy at the last epoch."""
@@ -42,13 +44,21 @@ def run(args: Namespace) -> int:
 
 
 def configurations(args: Namespace, preset: str, data: str) -> tuple[ModelConfig, TrainConfig]:
-    """The preset and the default recipe with what the command line changes."""
+    """The preset and the default recipe with what the command line changes.
+
+    Raises:
+        ValueError: for options that are wrong, contradict each other, or would do nothing.
+    """
     model = {f.name: _given(args, f.name) for f in fields(ModelConfig) if f.name != "preset"}
     settings = {f.name: _given(args, f.name) for f in fields(TrainConfig) if f.name != "data"}
-    return (
-        override(get_preset(preset), **{k: v for k, v in model.items() if v is not None}),
-        TrainConfig(data=data, **{k: v for k, v in settings.items() if v is not None}),  # type: ignore[arg-type]
-    )
+    config = override(get_preset(preset), **{k: v for k, v in model.items() if v is not None})
+    recipe = TrainConfig(data=data, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
+    if recipe.budget_weight and config.routing not in FREE_NUMBER:
+        raise ValueError(
+            f"budget_weight={recipe.budget_weight} needs a routing that leaves the number of experts "
+            f"free ({' or '.join(FREE_NUMBER)}), got {config.routing!r}; use 0"
+        )
+    return config, recipe
 
 
 def _given(args: Namespace, name: str) -> object:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from jsonargparse import Namespace
 
+from hardware.lowering import lower
 from hardware.verify import Comparison
-from spikingmoe.cli.chain import Clock, load_twins, model_name, open_run, output_folder, test_images
+from spikingmoe.cli.chain import (
+    Clock,
+    check_time_limit,
+    load_twins,
+    model_name,
+    open_run,
+    output_folder,
+    test_images,
+)
 from spikingmoe.cli.comparison import Verified, accuracies, verify_run
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
@@ -15,13 +24,15 @@ from spikingmoe.train.fit import check_fit
 
 def run(args: Namespace) -> int:
     """Compare torch, the reference and Lava; exit code 1 if anything differs."""
+    check_time_limit(args.time_limit)
     trained = open_run(args.run)
+    lower(trained.model)  # refuses what cannot be lowered before twins are trained
     data = load_data(trained.train_config.data, args.data_dir)
     check_fit(trained.model_config, data)
-    out = output_folder(args.out, trained.folder / "verify")
-    clock = Clock()
     split = test_images(data, args.images)
     split.first(args.samples)  # refuses a wrong number before anything runs
+    out = output_folder(args.out, trained.folder / "verify")
+    clock = Clock()
     with clock.stage("twins"):
         twins = load_twins(trained, trained.folder / "twins", data, make=args.twins)
     verified = verify_run(trained, split, clock, samples=args.samples, time_limit=args.time_limit)

@@ -34,7 +34,7 @@ def check_model(config: ModelConfig) -> None:
     for name in AT_LEAST_ONE:
         if getattr(config, name) < 1:
             _refuse(config, f"{name}={getattr(config, name)} must be at least 1")
-    for name in ("shared_experts", "mlp_width"):
+    for name in ("shared_experts", "mlp_width", "hold_step"):
         if getattr(config, name) < 0:
             _refuse(config, f"{name}={getattr(config, name)} must not be negative")
     for rule in (

@@ -27,7 +27,8 @@ def experts_section(facts: ReportFacts) -> Html:
                 "p",
                 "Gates closed: ",
                 tag("b", percent(silent)),
-                " of all images, time steps, tokens and experts (1 - K/E where each token chooses K of E experts).",
+                " of all images, time steps, tokens and experts. Where each token chooses K of E "
+                "experts at every step this is 1 - K/E; before a decision that is held, all are closed.",
             )
         )
     loads = [_load(facts, router) for router in facts.routers]
@@ -46,7 +47,7 @@ def experts_section(facts: ReportFacts) -> Html:
                 "here; a row adds up to 100 %.",
                 class_="note",
             ),
-            tag("div", *tables, class_="columns"),
+            tag("div", *tables, class_="columns wider"),
         ]
     return join(parts)
 
@@ -76,9 +77,12 @@ def _load(facts: ReportFacts, router: str) -> Html:
     )
     words = f"Tokens that send no spike at a step: {percent(float(silent.mean()))}"
     if gates.shape[1] > 1:
-        kept = (gates[:, 1:] == gates[:, :-1]).all(axis=-1).mean()
+        both = gates[:, 1:].any(axis=-1) & gates[:, :-1].any(axis=-1)
+        same = (gates[:, 1:] == gates[:, :-1]).all(axis=-1)
+        kept = percent(float(same[both].mean())) if both.any() else "-"
         words += (
-            f"; tokens that keep their choice from one step to the next: {percent(float(kept))}"
+            "; of the tokens with an expert at two steps that follow each other, those that keep "
+            f"their choice: {kept}"
         )
     return tag(
         "div",

@@ -20,6 +20,11 @@ from spikingmoe.report.wording import (
 )
 
 MOST_EXPERTS = 8
+PARTS_NOTE = (
+    "Over all blocks and links: experts.N, the neurons behind the gates of expert N; router, scores, "
+    "comparators and gates, and the ANDs in front of the experts, which every spike reaches; mlp, the "
+    "neurons that read the stream for the experts, shared experts and dense MLPs."
+)
 
 
 def energy_section(facts: ReportFacts) -> Html | None:
@@ -46,7 +51,7 @@ def _table(name: str, models: dict[str, Any]) -> Html:
         tag("h3", str(look(first, "title") or name), " ", tag("code", name)),
         tag("p", tag("b", "Boundary: "), str(look(first, "boundary") or "not stated"), ". ",
             _samples(first)),
-        _totals(reports), tag("h4", "By part of the network"),
+        _totals(reports), tag("h4", "By part of the network"), tag("p", PARTS_NOTE, class_="note"),
         tag("div", *_by_part(reports), class_="columns parts"),
         tag("h4", "Operations counted per image"), _counts(reports),
         _prices(first),

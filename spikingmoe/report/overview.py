@@ -15,8 +15,14 @@ from spikingmoe.report.activity import measured_load
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.pictures import tinted, to_rgb
 from spikingmoe.report.raster import spiking
-from spikingmoe.report.samples import RELAY, class_name, prompts, silent_tokens
-from spikingmoe.report.style import OFF_COLOUR, ON_COLOUR, PROMPT_COLOUR, expert_colour
+from spikingmoe.report.samples import PROMPT, RELAY, class_name, prompts, silent_tokens
+from spikingmoe.report.style import (
+    GROUP_COLOURS,
+    OFF_COLOUR,
+    ON_COLOUR,
+    PROMPT_COLOUR,
+    expert_colour,
+)
 
 STEPS, MOST_BLOCKS = 4, 3
 WIDTH, DPI = 14.0, 100
@@ -46,15 +52,17 @@ def overview_png(facts: ReportFacts, sample: int | None = None) -> bytes:
     _image(figure.add_subplot(grid[:2, 0]), facts, i)
     if routers and RELAY in facts.spikes:
         _relays(figure, (grid[0, 1], grid[1, 1]), facts, i)
-        _prompt(figure.add_subplot(grid[:2, 2]), facts.spikes[prompts(facts)[-1]][i])
+        _prompt(figure.add_subplot(grid[:2, 2]), facts, prompts(facts)[-1], i)
     elif routers:
-        _rates(figure.add_subplot(grid[:2, 1:]), facts)
+        _group_rates(figure.add_subplot(grid[0, 1:]), facts)
     else:
         _rates(figure.add_axes((0.36, 0.1, 0.61, 0.8)), facts)
     for row, router in enumerate(routers, start=2):
-        words = f"{router}:\nthe expert that\neach token goes to"
+        words = f"{router}:\nthe experts that\neach token goes to"
         if silent_tokens(facts, router)[i].any():
             words += "\n\ndot: the token\nsends no spike"
+        if router == routers[-1] and (more := len(facts.routers) - len(routers)):
+            words += f"\n\n{more} more left out"
         axes = figure.add_subplot(grid[row, 0], frame_on=False, xticks=[], yticks=[])
         axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=11)
         _routing(figure, grid[row, 1], facts, router, i)
@@ -98,7 +106,9 @@ def _relays(
                 axes.set_ylabel(f"{kind} relay cells", fontsize=10.5)
 
 
-def _prompt(axes: Axes, prompt: np.ndarray) -> None:
+def _prompt(axes: Axes, facts: ReportFacts, name: str, i: int) -> None:
+    prompt = facts.spikes[name][i]
+    of_block = "" if name == PROMPT else f" of {name.removesuffix('.prompt.lif')}"
     axes.imshow(tinted(prompt, PROMPT_COLOUR), interpolation="nearest", aspect="auto")
     axes.set_xticks(np.arange(prompt.shape[1] + 1) - 0.5, [])
     axes.set_yticks(np.arange(len(prompt)), [f"t = {t}" for t in range(len(prompt))], fontsize=9)
@@ -106,7 +116,7 @@ def _prompt(axes: Axes, prompt: np.ndarray) -> None:
     for t in range(len(prompt) - 1):
         axes.axhline(t + 0.5, color="#ddd", linewidth=0.8)
     axes.grid(axis="x", color="#ddd", linewidth=0.8)
-    axes.set_title(f"prompt P, {prompt.shape[1]} neurons", fontsize=10.5)
+    axes.set_title(f"prompt P{of_block}, {prompt.shape[1]} neurons", fontsize=10.5)
 
 
 def _routing(figure: Figure, place: SubplotSpec, facts: ReportFacts, router: str, i: int) -> None:
@@ -173,6 +183,18 @@ def _rates(axes: Axes, facts: ReportFacts) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.invert_yaxis()
     axes.set_title("firing rate (dense model, no router)", fontsize=10.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _group_rates(axes: Axes, facts: ReportFacts) -> None:
+    groups = spiking(facts)
+    for row, (group, names) in enumerate(groups.items()):
+        neurons = sum(facts.spikes[name].size for name in names)
+        rate = sum(int(facts.spikes[name].sum()) for name in names) / neurons
+        axes.barh(row, rate, color=GROUP_COLOURS[group])
+    axes.set_yticks(range(len(groups)), list(groups), fontsize=9)
+    axes.invert_yaxis()
+    axes.set_title("firing rate by part (this model has no prompt)", fontsize=10.5)
     axes.spines[["top", "right"]].set_visible(False)
 
 

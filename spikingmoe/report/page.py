@@ -56,6 +56,8 @@ def _head(facts: ReportFacts) -> Html:
     kind = (
         "mixtures of spiking experts" if facts.routers else "dense (one expert that is always on)"
     )
+    if facts.routers and any(".mlp." in name for name in facts.spikes):
+        kind = "partly mixtures of spiking experts, partly dense"
     what = (
         f"A spike-driven vision transformer whose MLPs are {kind}: trained, and lowered to "
         "populations of spiking neurons."

@@ -13,7 +13,7 @@ from spikingmoe.report.style import GROUP_COLOURS, expert_colour
 
 MOST_ROWS = 64  # beyond it, populations of one kind and depth (all experts) share a row
 GROUPS = {
-    "stem": "Stem",
+    "stem": "Stem (and what halves the map between stages)",
     "prompt": "Prompt (SDprompt)",
     "attention": "Attention",
     "router": "Router",
@@ -32,6 +32,8 @@ def group_of(population: str) -> str:
     root, *rest = population.split(".")
     if root in ("stem", "prompt", "head"):
         return root
+    if root == "downsamples":
+        return "stem"
     for part in ("attention", "prompt"):
         if part in rest:
             return part
@@ -83,7 +85,7 @@ def raster(facts: ReportFacts, sample: int) -> Html:
             "height": tall,
         }
         parts.append(tag("rect", **box, class_="cell"))
-        picture = tinted(np.sqrt(_pool(spikes, tall)), _colour(name))
+        picture = tinted(np.sqrt(_pool(spikes, tall)), population_colour(name))
         parts.append(tag("image", href=png_uri(picture), preserveAspectRatio="none", **box))
         neurons = f"{len(spikes):,} neurons"
         right = left + depth * unit + width + 5
@@ -140,8 +142,9 @@ def _pool(spikes: np.ndarray, rows: int) -> np.ndarray:
     return np.stack([part.mean(axis=0) for part in np.array_split(spikes, rows)])
 
 
-def _colour(name: str) -> str:
-    expert = re.search(r"\.moe\.experts\.(\d+)\.", name)
+def population_colour(name: str) -> str:
+    """The colour that a population is drawn in: its expert's, or its group's."""
+    expert = re.search(r"\.moe(?:\.links\.\d+)?\.experts\.(\d+)\.", name)
     return expert_colour(int(expert[1])) if expert else GROUP_COLOURS[group_of(name)]
 
 

@@ -168,7 +168,7 @@ def _routing(facts: ReportFacts, i: int) -> Html | None:
             tag("div", tag("h4", tag("code", router)), tag("div", *pictures, class_="grid4"))
         )
     words += " A token with several experts is split between them." if several else ""
-    words += " A dashed cell: no expert yet." if closed else ""
+    words += " A dashed cell: no gate is open." if closed else ""
     if silent:
         words += (
             " Dots in place of a cell: the token sent no spike, so its expert gets a bias at most."

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,8 @@ def test_energy(run, capfd):
     band = values["energy"]["horowitz45"]["moe"]["energy_pj_per_sample"]
     assert 0 < band["low"] <= band["value"] <= band["high"]
     assert values["energy_pj_per_sample"]["moe"] == band["value"]
+    assert values["accuracy"]["test"] == metrics(run)["accuracy"]["test"]
+    assert values["accuracy"]["twins"] == {}
     assert "boundary:" in capfd.readouterr().out
 
 
@@ -142,6 +145,26 @@ def test_report(run, capfd):
     assert values["command"] == "report"
     assert values["accuracy"]["test"]["samples"] == 359
     assert values["latency_steps"]["time_steps"] == 2
+
+
+def test_a_report_keeps_what_was_counted_on_other_images_apart(run, tmp_path):
+    """What `verify` measured on fewer images is not shown as if it were of the whole test set."""
+    folder = tmp_path / "copy"
+    shutil.copytree(run, folder)
+    written = metrics(folder)
+    test = {"torch": 0.5, "reference_fixed": 0.5, "samples": 4}
+    (folder / "energy").mkdir(exist_ok=True)
+    (folder / "verify").mkdir(exist_ok=True)
+    energy = written | {"accuracy": {"twins": {"dense": 0.125}}}
+    (folder / "energy" / "metrics.json").write_text(json.dumps(energy))
+    for samples, kept in ((4, False), (359, True)):
+        verify = written | {"accuracy": {"test": test | {"samples": samples}}}
+        (folder / "verify" / "metrics.json").write_text(json.dumps(verify))
+        assert main(["report", str(folder), "--samples=2"]) == 0
+        accuracy = metrics(folder / "report")["accuracy"]
+        assert ("reference_fixed" in accuracy["test"]) is kept
+        assert accuracy["test"]["torch"] == written["accuracy"]["test"]["torch"]
+        assert accuracy["twins"] == {"dense": 0.125}
 
 
 def test_resume_of_a_finished_run(run):
@@ -167,7 +190,17 @@ def test_resume_of_a_finished_run(run):
         (["train", "--epochs", "many"], ["epochs", "many"]),
         (["train", "--epochs", "2.5"], ["epochs", "2.5"]),
         (["train", "--epochs"], ["--epochs"]),
-        (["train", "--hold", "windw"], ["hold", "windw"]),
+        (
+            ["train", "--hold", "windw"],
+            ["train: hold=windw; use one of step, window; did you mean window?"],
+        ),
+        (["train", "--num-exp", "3"], ["unknown option --num-exp; did you mean --num-experts?"]),
+        (["train", "--early-depths", "1"], ["early_depths=1; needs whole numbers in brackets"]),
+        (["train", "--stem-strides=[1,x]"], ["stem_strides=x; needs whole numbers in brackets"]),
+        (["train", "--top-k", "1.5"], ["train: top_k=1.5; needs a whole number"]),
+        (["train", "--flip", "maybe"], ["train: flip=maybe; needs true or false"]),
+        (["train", "--hold-step=-1"], ["hold_step=-1 must not be negative"]),
+        (["train", "--budget-weight=1"], ["needs a routing", "threshold or dynamic", "'top_k'"]),
         (["train", "--learning-rate=.nan"], ["learning_rate=nan must be a finite number"]),
         (["train", "--seed=-1"], ["seed=-1 must not be negative"]),
         (["train", "--config", "no-such.yaml"], ["no-such.yaml"]),
@@ -181,6 +214,7 @@ def test_resume_of_a_finished_run(run):
         (["report", "no-such-run"], ["no-such-run"]),
         (["simulate", "no-such.program"], ["no-such.program"]),
         (["demo", "--samples", "0"], ["samples=0", "use 1 to 359"]),
+        (["demo", "--time-limit", "0"], ["time_limit=0.0 must be a positive number of seconds"]),
     ],
 )
 def test_bad_input(argv, parts, capfd, tmp_path, monkeypatch):
@@ -194,7 +228,11 @@ def test_bad_input(argv, parts, capfd, tmp_path, monkeypatch):
     [
         (["evaluate", "{run}", "--data", "mnist"], ["unknown data set 'mnist'"]),
         (["energy", "{run}", "--costs", "horowitz"], ["horowitz", "horowitz45"]),
-        (["energy", "{run}", "--twins", "perhaps"], ["twins"]),
+        (["energy", "{run}", "--twins", "perhaps"], ["twins=perhaps; needs true or false"]),
+        (["energy", "{run}", "--images", "0"], ["images=0; there are 359 test images"]),
+        (["verify", "{run}", "--images", "360"], ["images=360", "use 1 to 359"]),
+        (["verify", "{run}", "--images=4", "--samples=5"], ["samples=5", "use 1 to 4"]),
+        (["verify", "{run}", "--time-limit=-1"], ["time_limit=-1.0 must be a positive number"]),
         (["lower", "{run}", "-o", "{tmp}"], ["is a folder; name a file"]),
         (["lower", "{run}", "-o", f"{DEEP_FILE}/x.program"], [DEEP_FILE]),
         (["lower", "{run}", "-o", "x", "--residual", "graded"], ["graded"]),
@@ -225,6 +263,35 @@ def test_bad_input_beside_a_run(argv, parts, run, program, capfd, tmp_path, monk
     capfd.readouterr()
     refused([a.format(**names) for a in argv], capfd, *(p.format(**names) for p in parts))
     assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize("command", ["energy", "verify", "report"])
+def test_what_cannot_be_lowered_is_refused_before_twins_are_trained(command, refusing, capfd):
+    before = sorted(refusing.rglob("*"))
+    capfd.readouterr()
+    refused([command, refusing], capfd, "cannot lower 'blocks.0.attention'", "'qk'")
+    assert sorted(refusing.rglob("*")) == before, "nothing is written"
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory):
+    """A run whose attention cannot be lowered."""
+    out = tmp_path_factory.mktemp("ssa") / "run"
+    short = ["--epochs=1", "--warmup-epochs=0", "--train-samples=64", f"--out={out}"]
+    assert main(["train", *TINY, *short, "--attention=ssa"]) == 0
+    return out
+
+
+def test_energy_of_a_relu_network_only_where_there_is_a_price(tmp_path, capfd):
+    out = tmp_path / "relu"
+    short = ["--epochs=1", "--warmup-epochs=0", "--train-samples=64", f"--out={out}"]
+    relu = ["--neuron=relu", "--time-steps=1", "--routing=dense", "--num-experts=1"]
+    assert main(["train", *TINY, *short, *relu]) == 0
+    capfd.readouterr()
+    refused(["energy", out, "--costs=loihi1"], capfd, "is a ReLU network", "horowitz45")
+    assert not (out / "energy").exists()
+    assert main(["energy", str(out), "--images=4"]) == 0
+    assert "relu: multiply-accumulates" in capfd.readouterr().out
 
 
 def test_fixed_programs_have_no_float_arithmetic(run, tmp_path, capfd):

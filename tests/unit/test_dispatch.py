@@ -450,9 +450,7 @@ def test_the_rule_takes_the_faster_form_of_the_measured_table():
 
 def test_the_full_gate_gradient_needs_all_experts(monkeypatch):
     experts = Experts(
-        ModelConfig(
-            num_experts=4, embed_dim=6, num_heads=1, expert_width=256, gate_gradient="full"
-        )
+        ModelConfig(num_experts=4, embed_dim=6, num_heads=1, expert_width=256, gate_gradient="full")
     ).double()
     mask = one_hot(torch.arange(4000).remainder(4).view(400, 10), 4).expand(2, 400, 10, 4)
     x = make_spikes(mask, 6)

@@ -14,8 +14,9 @@ from spikingmoe.report.activity import measured_load
 from spikingmoe.report.findings import findings, main_table
 from spikingmoe.report.markup import VOID, table, tag
 from spikingmoe.report.pictures import to_rgb, token_map
-from spikingmoe.report.raster import group_of
+from spikingmoe.report.raster import group_of, population_colour
 from spikingmoe.report.samples import choose_samples, silent_tokens
+from spikingmoe.report.style import GROUP_COLOURS, expert_colour
 from spikingmoe.report.wording import count, energy, interval, look, percent
 
 SAMPLES, STEPS, SIDE, GRID, EXPERTS = 8, 3, 8, 2, 4
@@ -347,8 +348,27 @@ def test_two_experts_share_a_cell_and_silent_tokens_are_dots():
 def test_window_hold_shows_the_latch_and_tokens_without_an_expert():
     held = make_facts(hold_step=1)
     assert not held.gates("blocks.0.moe")[:, 0].any()
-    assert "no expert yet" in build_page(held)
-    assert "no expert yet" not in build_page(make_facts())
+    assert "no gate is open" in build_page(held)
+    assert "no gate is open" not in build_page(make_facts())
+
+
+def test_a_held_decision_is_kept_from_its_step_on():
+    kept = "those that keep their choice: "
+    assert f"{kept}100.0 %" in build_page(make_facts(hold_step=1))
+    moving = make_facts()
+    gates = moving.gates("blocks.0.moe")
+    share = (gates[:, 1:] == gates[:, :-1]).all(-1).mean()  # top-1: every token has an expert
+    assert 0 < share < 1
+    assert f"{kept}{percent(share)}" in build_page(moving)
+    last = make_facts(hold_step=STEPS - 1)
+    assert f"{kept}- (" in build_page(last)
+
+
+def test_a_model_with_dense_blocks_between_is_not_called_a_mixture_throughout():
+    facts = make_facts()
+    assert "whose MLPs are mixtures of spiking experts" in build_page(facts)
+    between = {**facts.spikes, "blocks.1.mlp.x": facts.spikes["head.x"]}
+    assert "partly mixtures" in build_page(replace(facts, spikes=between))
 
 
 def test_silent_tokens_are_those_whose_neurons_sent_nothing():
@@ -446,10 +466,20 @@ def test_populations_are_grouped():
         "prompt.lif",
         "blocks.1.attention.token",
         "blocks.0.moe.decided",
+        "blocks.0.moe.links.0.gate",
         "blocks.0.mlp.x",
+        "blocks.0.moe.shared.hidden",
+        "downsamples.0.x",
         "q",
     )
-    assert [group_of(n) for n in names] == ["prompt", "attention", "router", "experts", "other"]
+    groups = ["prompt", "attention", "router", "router", "experts", "experts", "stem", "other"]
+    assert [group_of(n) for n in names] == groups
+
+
+def test_an_expert_has_its_colour_in_every_link_of_a_chain():
+    names = ("blocks.0.moe.experts.2.hidden", "blocks.0.moe.links.0.experts.2.hidden")
+    assert [population_colour(n) for n in names] == [expert_colour(2)] * 2
+    assert population_colour("blocks.0.moe.shared.hidden") == GROUP_COLOURS["experts"]
 
 
 def test_images_of_any_channels_become_colours():
@@ -469,3 +499,21 @@ def test_overview_is_a_picture_1400_pixels_wide(variant):
 def test_overview_without_samples_is_refused():
     with pytest.raises(ValueError, match="no samples were recorded"):
         overview_png(replace(make_facts(), spikes={}))
+
+
+@pytest.mark.parametrize("prompt", ["none", "feedback"])
+def test_overview_of_many_mixtures_without_or_with_own_prompts(prompt):
+    facts = make_facts()
+    spikes = {
+        name.replace("blocks.0", f"blocks.{block}"): values
+        for block in range(5)
+        for name, values in facts.spikes.items()
+    }
+    own = spikes.pop("prompt.lif")
+    if prompt == "none":
+        del spikes["prompt.relay"]
+    else:
+        spikes["blocks.4.prompt.lif"] = own
+    picture = overview_png(replace(facts, spikes=spikes))
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(picture[16:20], "big") == 1400
