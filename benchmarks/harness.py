@@ -50,9 +50,13 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this process, as one would type it in the project's folder."""
+    """The command line of this process, as one would type it in the project's folder.
+
+    Of absolute paths the last part alone is told: where folders are is nobody's business.
+    """
     script = os.path.relpath(sys.argv[0]) if sys.argv[0] else "python"
-    return shlex.join(["python", script, *sys.argv[1:]])
+    words = [os.path.basename(w.rstrip("/")) if os.path.isabs(w) else w for w in sys.argv[1:]]
+    return shlex.join(["python", script, *words])
 
 
 @dataclass(kw_only=True)

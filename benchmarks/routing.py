@@ -243,7 +243,7 @@ def _report(
     for row in answer.rows:
         report.add(**row_values(row, answer))
     extra = {
-        "experiment": experiment.as_dict(),
+        "experiment": {k: v for k, v in experiment.as_dict().items() if k != "data_dir"},
         "chosen": answer.chosen.name if answer.chosen else None,
         "chosen_by": "validation accuracy, among the mixtures that lower and have all seeds",
         "rule": RULE,

@@ -45,6 +45,7 @@ CIFAR_TINY = ModelConfig(
     top_k=1,
     prompt_width=32,
     prompt_grid=4,
+    relay_stride=2,
 )
 
 #: About 1 M parameters, twice as many experts of which two work.
@@ -74,6 +75,7 @@ CIFAR_BASE = ModelConfig(
     top_k=2,
     prompt_width=64,
     prompt_grid=4,
+    relay_stride=2,
 )
 
 #: Event cameras: two polarities, T = 16 frames of 48x48, 6x6 tokens.
