@@ -103,7 +103,7 @@ def test_a_wrong_folder_is_refused_in_one_line(run, tmp_path, capfd):
 def test_a_wrong_number_of_images_is_refused(run, folder, capfd):
     for images in (0, 201):
         assert main(["energy", str(run), f"--data-dir={folder}", f"--images={images}"]) == 2
-        assert f"samples={images}; this split has 200, use 1 to 200" in capfd.readouterr().err
+        assert f"images={images}; there are 200 test images, use 1 to 200" in capfd.readouterr().err
 
 
 # ---- the recipe's share of the data
