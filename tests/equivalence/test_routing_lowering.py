@@ -395,7 +395,11 @@ def test_what_cannot_be_lowered_is_refused_by_name(options, module, reason, resi
 
 
 LAVA = {
+    "top_k of three": {"num_experts": 3, "top_k": 2},
+    "noisy_top_k": {"routing": "noisy_top_k"},
+    "hash": {"routing": "hash", "prompt": "none"},
     "threshold": {"routing": "threshold"},
+    "dynamic": {"routing": "dynamic"},
     "expert_choice": {"routing": "expert_choice"},
     "hierarchical": {"routing": "hierarchical", "num_experts": 4, "num_groups": 2},
     "image_held": {"route_by": "image", "hold": "window"},
