@@ -18,7 +18,7 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 good, 1 a check failed, 2 bad input, 130/143 stopped)."""
-    from spikingmoe.cli.options import UsageError, parse
+    from spikingmoe.cli.command_line import UsageError, parse
 
     argv = list(sys.argv[1:] if argv is None else argv)
     previous = signal.signal(signal.SIGTERM, _terminate)

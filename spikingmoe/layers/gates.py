@@ -12,6 +12,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from spikingmoe.config import ModelConfig
+from spikingmoe.config.model import GateGradient
 from spikingmoe.functional.routing import (
     expert_choice_margin,
     expert_choice_mask,
@@ -28,7 +29,6 @@ from spikingmoe.functional.routing import (
     top_k_mask,
     z_loss,
 )
-from spikingmoe.functional.routing.gradient import GateGradient
 from spikingmoe.shapes import Channels, Load, Scores
 
 

@@ -122,12 +122,13 @@ class Router(nn.Module):
         gates = decided if self.hold is None else self.hold(decided)
         decisions = decided if self.hold is None else decided[self.hold.step]
         gates = gates.expand(-1, -1, x.shape[2], -1)
+        load = expert_load(gates)
         info = RoutingInfo(
             gates=gates.detach(),
             scores=plain.detach(),
-            load=expert_load(gates),
+            load=load,
             open_rate=open_rate(decisions),
-            losses=self._losses(plain, scores, decided.detach(), expert_load(gates)),
+            losses=self._losses(plain, scores, decided.detach(), load),
         )
         return gates, info
 
@@ -149,16 +150,19 @@ class Router(nn.Module):
 
     def _losses(self, plain: Tensor, scores: Tensor, mask: Tensor, load: Tensor) -> RoutingLosses:
         probability, zero = self.choose.probability(plain), plain.new_zeros(())
-        # Counted are the gates that open: of scores about 0, sigmoids add up to E / 2 even where
-        # every score is below 0 and no gate opens.
-        counted = pass_gradient(mask, self.choose.probability(scores), "full")
+        budget = zero
+        if not self.choose.competitive:
+            # Counted are the gates that open: of scores about 0, sigmoids add up to E / 2 even where
+            # every score is below 0 and no gate opens.
+            counted = pass_gradient(mask, self.choose.probability(scores), "full")
+            budget = budget_loss(counted, self.budget)
         return RoutingLosses(
             balance=balance_loss(probability, load),
             importance=importance_loss(probability),
             z=self.choose.z_loss(plain),
             entropy=entropy_loss(probability, competitive=self.choose.competitive),
             variance=variance_loss(probability),
-            budget=zero if self.choose.competitive else budget_loss(counted, self.budget),
+            budget=budget,
             orthogonality=zero,
         )
 

@@ -13,11 +13,8 @@ answered. The others do not, so unchosen experts need not be computed.
 
 from __future__ import annotations
 
-from typing import Literal
-
+from spikingmoe.config.model import GateGradient
 from spikingmoe.shapes import Scores
-
-GateGradient = Literal["full", "chosen", "margin", "none"]
 
 
 def pass_gradient(mask: Scores, soft: Scores, gradient: GateGradient) -> Scores:
