@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from spikingmoe.config.fields import check_types, from_dict
+
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +15,13 @@ class TrainConfig:
     """How a model is trained.
 
     Attributes:
+        gradient_clip: largest norm of the gradient of all weights; 0 does not clip.
+        ema_decay: the weights that are evaluated and kept are a running mean of those that are
+            trained, w <- ema_decay w + (1 - ema_decay) new; 0 keeps the trained ones.
+        precision: "bf16" multiplies matrices in bfloat16; sums, norms and membranes stay in float32.
         train_samples: how many training images are used, evenly over the classes; 0 is all.
+        train_on_validation: train on the held-out images too, for a final figure whose settings are
+            chosen; there is no validation then.
         balance_weight, importance_weight, z_weight, entropy_weight, variance_weight,
         orthogonality_weight, budget_weight: of the routing losses
             (`spikingmoe.functional.routing.balance`), averaged over the mixtures.
@@ -21,6 +30,12 @@ class TrainConfig:
             and the routing losses starts at this temperature and falls geometrically to 1.
         max_shift: augmentation, a random translation by up to this many pixels.
         flip: augmentation, mirrors half of the images left to right.
+        rand_augment_ops, rand_augment_magnitude, rand_augment_std: RandAugment (Cubuk 2020) with so
+            many operations per image, of a magnitude in 0..10 with this spread; 0 operations: none.
+        random_erasing: probability that a rectangle of an image is erased (Zhong 2020).
+        mixup, cutmix: alpha of the Beta distribution of the mixing share (Zhang 2018, Yun 2019); 0:
+            none; with both, each batch takes one of them.
+        mix_epochs: epochs in which images are mixed; 0: all.
         threads: of the CPU; part of the recipe, since it decides the order of floating-point sums.
             One is best for small models, also where other work runs beside.
     """
@@ -32,7 +47,11 @@ class TrainConfig:
     weight_decay: float = 0.05
     warmup_epochs: int = 3
     label_smoothing: float = 0.05
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.0
+    precision: Precision = "fp32"
     train_samples: int = 0
+    train_on_validation: bool = False
     balance_weight: float = 0.01
     importance_weight: float = 0.0
     z_weight: float = 0.0
@@ -45,6 +64,13 @@ class TrainConfig:
     temperature_epochs: int = 0
     max_shift: int = 1
     flip: bool = False
+    rand_augment_ops: int = 0
+    rand_augment_magnitude: float = 9.0
+    rand_augment_std: float = 0.4
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_epochs: int = 0
     threads: int = 1
     seed: int = 0
 
@@ -55,6 +81,12 @@ class TrainConfig:
                 raise ValueError(f"training: {name}={getattr(self, name)} must be at least 1")
         for name in (
             "weight_decay",
+            "gradient_clip",
+            "rand_augment_ops",
+            "rand_augment_std",
+            "mixup",
+            "cutmix",
+            "mix_epochs",
             "warmup_epochs",
             "train_samples",
             "balance_weight",
@@ -75,6 +107,16 @@ class TrainConfig:
             raise ValueError(f"training: seed={self.seed} must be below 2**32")
         if not self.learning_rate > 0 or not 0 <= self.label_smoothing < 1:
             raise ValueError("training: learning_rate must be positive, label_smoothing in [0, 1)")
+        if not 0 <= self.ema_decay < 1 or not 0 <= self.random_erasing <= 1:
+            raise ValueError("training: ema_decay must be in [0, 1), random_erasing in [0, 1]")
+        if not 0 <= self.rand_augment_magnitude <= 10:
+            raise ValueError(
+                f"training: rand_augment_magnitude={self.rand_augment_magnitude} must be in 0..10"
+            )
+        if self.mix_epochs and not (self.mixup or self.cutmix):
+            raise ValueError(
+                f"training: mix_epochs={self.mix_epochs} needs mixup or cutmix above 0; use 0"
+            )
         if self.initial_temperature < 1:
             raise ValueError(
                 f"training: initial_temperature={self.initial_temperature} must be at least 1"
