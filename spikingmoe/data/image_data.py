@@ -29,13 +29,13 @@ class Normalisation:
             )
 
     def images(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels (n, C, height, width) as normalised float32 images."""
-        mean, std = self._columns
-        return (pixels.float() / 255.0 - mean) / std
+        """Pixels (..., C, height, width) in 0..255 as normalised float32 images."""
+        mean, std = self._columns(pixels.device)
+        return (pixels / 255.0).sub_(mean).div_(std)  # one new tensor, not four
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised images (n, C, height, width) as pixels in 0..1."""
-        mean, std = self._columns
+        """Normalised images (..., C, height, width) as pixels in 0..1."""
+        mean, std = self._columns(images.device)
         return (images * std + mean).clamp(0, 1)
 
     @property
@@ -43,18 +43,19 @@ class Normalisation:
         """The normalised value of a black pixel, per channel."""
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
-    @property
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        return tuple(torch.tensor(v)[:, None, None] for v in (self.mean, self.std))  # type: ignore[return-value]
+    def _columns(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
+        return mean, std
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels (n,), int64.
+    """Images, or event frames, and labels (n,), int64.
 
     Attributes:
-        stored: (n, C, height, width), normalised float32; or, to take a quarter of the memory, uint8
-            pixels that `normalisation` turns into images when they are used.
+        stored: images (n, C, height, width) or frames of events (n, T, C, height, width); normalised
+            float32, or, to take a quarter of the memory, uint8 pixels (counts of events) that
+            `normalisation` turns into images when they are used.
     """
 
     stored: Tensor
@@ -69,18 +70,28 @@ class Split:
                 f"labels; needs as many of each, {kind} "
                 f"{'with' if self.normalisation else 'without'} a normalisation"
             )
+        if self.stored.ndim not in (4, 5):
+            raise ValueError(
+                f"split: images have shape {tuple(self.stored.shape)}; needs (n, C, height, width), "
+                f"or (n, T, C, height, width) for event frames"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(C, height, width)."""
-        return tuple(self.stored.shape[1:])
+        """(C, height, width) of an image or a frame."""
+        return tuple(self.stored.shape[-3:])
+
+    @property
+    def time_steps(self) -> int | None:
+        """Frames T per sample; None for still images."""
+        return self.stored.shape[1] if self.stored.ndim == 5 else None
 
     @property
     def images(self) -> Tensor:
-        """All images (n, C, height, width), float32, normalised."""
+        """All of them, float32, normalised: (n, C, height, width), or frames (n, T, C, height, width)."""
         return self.normalisation.images(self.stored) if self.normalisation else self.stored
 
     def at(self, index: Tensor | slice) -> Split:
@@ -117,8 +128,13 @@ class ImageData:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(C, height, width)."""
+        """(C, height, width) of an image or a frame."""
         return self.train.image_shape
+
+    @property
+    def time_steps(self) -> int | None:
+        """Frames T per sample of event data; None for still images."""
+        return self.train.time_steps
 
     @property
     def background(self) -> tuple[float, ...]:
@@ -129,9 +145,18 @@ class ImageData:
     def input_limit(self) -> float:
         """Largest magnitude in the training images: what a fixed-point input must represent."""
         stored = self.train.stored
-        extremes = torch.stack([stored.amin(dim=(0, 2, 3)), stored.amax(dim=(0, 2, 3))])
+        others = [axis for axis in range(stored.ndim) if axis != stored.ndim - 3]  # not C
+        extremes = torch.stack([stored.amin(dim=others), stored.amax(dim=others)])
         two = Split(extremes[..., None, None], torch.zeros(2), self.train.normalisation)
         return float(two.images.abs().max())
+
+
+def model_input(images: Tensor) -> Tensor:
+    """A batch as the model takes it: images (B, C, height, width) as they are, frames with T first.
+
+    Shapes: (B, T, C, height, width) -> (T, B, C, height, width).
+    """
+    return images.transpose(0, 1) if images.ndim == 5 else images
 
 
 def dealt_order(labels: Tensor) -> Tensor:

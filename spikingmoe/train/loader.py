@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spikingmoe.data.augment import batch_generator
-from spikingmoe.data.image_data import Split
+from spikingmoe.data.image_data import Split, model_input
 
 SHUFFLE = 2**31 - 1  # a step that no batch has: keeps the shuffle's generator apart
 
@@ -20,7 +20,7 @@ class _Batches(Dataset):
 
     def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
         batch = self.split.at(index)
-        return batch.images, batch.labels
+        return model_input(batch.images), batch.labels
 
 
 class EpochBatches(Sampler):
