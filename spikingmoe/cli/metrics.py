@@ -29,7 +29,8 @@ def energy_of(
         trace: of the run on `split`, if it was recorded before.
     """
     if run.model_config.neuron == "relu":
-        layers = count_ann_layers(run.model, split.images)
+        images = split.in_steps(run.model_config.time_steps).images
+        layers = count_ann_layers(run.model, images)
         priced = [table for table in tables if COST_TABLES[table].prices_ann]
         return {table: ann_energy(layers, table, samples=len(split)) for table in priced}
     graph = lower(run.model)
@@ -124,4 +125,4 @@ def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
 
 def test_accuracy(run: Run, data: ImageData) -> float:
     """Accuracy on the whole test set."""
-    return evaluate(run.model, data.test)[0]
+    return evaluate(run.model, data.test.in_steps(run.model_config.time_steps))[0]

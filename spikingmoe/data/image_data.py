@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 SUBSET_SEED = 20260102
+ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,32 @@ class Split:
         """The samples at an index or in a slice."""
         return Split(self.stored[index], self.labels[index], self.normalisation)
 
+    def in_steps(self, time_steps: int) -> Split:
+        """The same samples for a model with so many time steps.
+
+        Still images, and frames of that number, stay. For one step, as a network without spikes takes them,
+        the counts of all frames are added up (at most 255), and divided by sqrt(T) as much.
+
+        Raises:
+            ValueError: another number of frames, which only counting the events anew can give.
+        """
+        frames = self.time_steps
+        if frames in (None, time_steps):
+            return self
+        if time_steps != 1 or self.normalisation is None:
+            raise ValueError(
+                f"split: samples of {frames} frames do not become {time_steps}; load the data with "
+                f"time_steps={time_steps}"
+            )
+        sums = torch.cat(
+            [
+                part.sum(dim=1, keepdim=True).clamp(max=255).to(torch.uint8)
+                for part in self.stored.split(ROWS_AT_ONCE)
+            ]
+        )
+        std = tuple(math.sqrt(frames) * s for s in self.normalisation.std)
+        return Split(sums, self.labels, Normalisation(self.normalisation.mean, std))
+
     def first(self, n: int) -> Split:
         """The first `n` samples; ValueError if there are fewer."""
         if not 1 <= n <= len(self):
@@ -141,6 +169,22 @@ class ImageData:
         """The normalised value of a black pixel, per channel."""
         return self.normalisation.background
 
+    def in_steps(self, time_steps: int) -> ImageData:
+        """The same data for a model with so many time steps; see `Split.in_steps`."""
+        if self.time_steps in (None, time_steps):
+            return self
+        train, validation, test = (
+            split.in_steps(time_steps) for split in (self.train, self.validation, self.test)
+        )
+        assert train.normalisation is not None
+        return replace(
+            self,
+            normalisation=train.normalisation,
+            train=train,
+            validation=validation,
+            test=test,
+        )
+
     @property
     def input_limit(self) -> float:
         """Largest magnitude in the training images: what a fixed-point input must represent."""
@@ -149,6 +193,19 @@ class ImageData:
         extremes = torch.stack([stored.amin(dim=others), stored.amax(dim=others)])
         two = Split(extremes[..., None, None], torch.zeros(2), self.train.normalisation)
         return float(two.images.abs().max())
+
+
+def channel_statistics(pixels: Tensor) -> Normalisation:
+    """Mean and standard deviation of each channel of uint8 pixels (n, C, height, width), in 0..1."""
+    total = square = torch.zeros(pixels.shape[1], dtype=torch.float64)
+    for chunk in pixels.split(ROWS_AT_ONCE):
+        values = chunk.double() / 255.0
+        total = total + values.sum(dim=(0, 2, 3))
+        square = square + values.square().sum(dim=(0, 2, 3))
+    count = pixels.numel() / pixels.shape[1]
+    mean = total / count
+    std = (square / count - mean.square()).clamp(min=0).sqrt()
+    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def model_input(images: Tensor) -> Tensor:
