@@ -16,9 +16,10 @@ from hardware.errors import FileError
 from spikingmoe.cli.console import console, progress, say
 from spikingmoe.config import ModelConfig, TrainConfig, dense_twin, relu_twin
 from spikingmoe.data import load_data_for
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, load_run, newest_valid
-from spikingmoe.train.fit import check_fit, train
+from spikingmoe.train.fit import train
 
 MOST_IMAGES = 512  # every population of every image is kept in memory
 TWINS = {"dense": dense_twin, "relu": relu_twin}
@@ -88,7 +89,7 @@ def open_data(run: Run, args: Namespace) -> ImageData:
     """The data set that a command names, or the run's own, as the run's model takes it."""
     name = getattr(args, "data", None) or run.train_config.data
     data = load_data_for(run.model_config, name, args.data_dir, watch=progress)
-    check_fit(run.model_config, data)
+    check_shapes(run.model_config, data)
     return data
 
 

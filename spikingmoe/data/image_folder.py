@@ -56,7 +56,7 @@ def load_folder(
     classes = _classes(data_dir / "train")
     if len(classes) < 2:
         raise ValueError(
-            f"{data_dir / 'train'}: has {len(classes)} class ({', '.join(classes) or 'none'}); needs "
+            f"{data_dir / 'train'}: has {len(classes)} class{'' if len(classes) == 1 else 'es'} ({', '.join(classes) or 'none'}); needs "
             f"a folder for each of at least two classes"
         )
     listed = {

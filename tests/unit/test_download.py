@@ -191,9 +191,9 @@ def test_a_disk_that_fills_up_keeps_the_part(tmp_path, monkeypatch):
 
 def test_a_folder_that_takes_no_file_is_named(tmp_path):
     (tmp_path / "occupied").write_text("")
-    with serve(Served({"file": CONTENT})) as served:
-        with pytest.raises(DownloadError, match=r"cannot be written .*; use another --data-dir"):
-            fetch(remote(served), tmp_path / "occupied")
+    match = r"cannot be written .*; use another --data-dir"
+    with serve(Served({"file": CONTENT})) as served, pytest.raises(DownloadError, match=match):
+        fetch(remote(served), tmp_path / "occupied")
 
 
 # ---- killed at any moment

@@ -100,18 +100,18 @@ def test_an_archive_without_all_files_is_refused(publish, tmp_path):
     (tmp_path / "origin" / FOLDERS["cifar10"] / "test_batch").unlink()
     content = packed(tmp_path / "origin" / FOLDERS["cifar10"])
     archive = publish("cifar10", content)
-    with serve(Served({archive: content})) as served:
-        with pytest.raises(UnpackError, match="does not hold all of cifar-10-batches-py"):
-            provide("cifar10", tmp_path / "here", url=served.url)
+    match = "does not hold all of cifar-10-batches-py"
+    with serve(Served({archive: content})) as served, pytest.raises(UnpackError, match=match):
+        provide("cifar10", tmp_path / "here", url=served.url)
 
 
 def test_a_hostile_archive_is_refused_even_with_the_right_checksum(publish, tmp_path):
     write_cifar(tmp_path / "origin", "cifar10")
     content = packed(tmp_path / "origin" / FOLDERS["cifar10"], extra=["../../evil"])
     archive = publish("cifar10", content)
-    with serve(Served({archive: content})) as served:
-        with pytest.raises(UnpackError, match="leads out of the archive"):
-            provide("cifar10", tmp_path / "a" / "b", url=served.url)
+    match = "leads out of the archive"
+    with serve(Served({archive: content})) as served, pytest.raises(UnpackError, match=match):
+        provide("cifar10", tmp_path / "a" / "b", url=served.url)
     assert not (tmp_path / "evil").exists()
     assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == [archive]
 
@@ -170,7 +170,7 @@ def test_the_command_refuses_in_one_line(publish, tmp_path, capfd):
 
 def test_without_a_network_the_first_use_says_so(publish):
     publish("cifar100", b"content")  # published where nothing answers
-    with pytest.raises(DownloadError, match="cannot be reached .*; check the network"):
+    with pytest.raises(DownloadError, match=r"cannot be reached .*; check the network"):
         load_data("cifar100")
 
 
