@@ -47,12 +47,13 @@ template <int kind> inline float derivative(float u) {
     return 25.0f * s * (1.0f - s);
 }
 
-// dL/du[t] from dL/ds[t] and dL/dv[t] (= decay dL/du[t+1]), with v = u (1 - s).
+// dL/du[t] from dL/ds[t] and dL/dv[t] (= decay dL/du[t+1]), with v = u (1 - s). Through the reset
+// passes `reset` = 1 of the gradient, or 0 where it is detached.
 template <int kind>
-inline float grad_membrane(float u, float grad_spike, float grad_v, float threshold, bool detach_reset) {
+inline float grad_membrane(float u, float grad_spike, float grad_v, float threshold, float reset) {
     const float d = derivative<kind>(u - threshold);
     const float kept = u > threshold ? 0.0f : 1.0f;
-    return grad_spike * d + grad_v * (detach_reset ? kept : kept - u * d);
+    return grad_spike * d + grad_v * (kept - reset * (u * d));
 }
 
 // How a flat stretch of neurons is cut: `width` neurons at once (whole rows of `channels`, so that

@@ -21,6 +21,7 @@ void forward(const Window& w, const X* x, const float* scale, const float* shift
     const S one = narrow<S>(1.0f), zero = narrow<S>(0.0f);
 #pragma omp parallel num_threads(threads)
     {
+        const float decay = w.decay, threshold = w.threshold;  // locals: no store can change them
         std::vector<float> current(t.width), membrane(t.width);
         float *c = current.data(), *v = membrane.data();
 #pragma omp for schedule(static)
@@ -33,8 +34,8 @@ void forward(const Window& w, const X* x, const float* scale, const float* shift
                     if (k < w.x_steps) affine.load(x + k * step + at, n, c);
                     S* out = spikes + k * step + at;
                     for (int64_t i = 0; i < n; ++i) {
-                        const float u = w.decay * v[i] + c[i];
-                        const bool fires = u > w.threshold;
+                        const float u = decay * v[i] + c[i];
+                        const bool fires = u > threshold;
                         out[i] = fires ? one : zero;
                         v[i] = fires ? 0.0f : u;
                     }
@@ -58,6 +59,8 @@ void backward(const Window& w, const X* x, const float* scale, const float* shif
     BlockSums totals(scale ? t.blocks(w.rows) : 0, w.channels, t);
 #pragma omp parallel num_threads(threads)
     {
+        const float decay = w.decay, threshold = w.threshold, reset = detach_reset ? 0.0f : 1.0f,
+                    earlier = w.x_steps == 1 ? 1.0f : 0.0f;  // locals: no store can change them
         std::vector<float> membranes(w.steps * t.width), current(t.width), grad_v(t.width), grad_x(t.width);
         std::vector<float> sums(t.width), sums_x(t.width);
         float *c = current.data(), *gv = grad_v.data(), *gx = grad_x.data();
@@ -76,8 +79,8 @@ void backward(const Window& w, const X* x, const float* scale, const float* shif
                     } else {
                         const float* before = u - t.width;
                         for (int64_t i = 0; i < n; ++i) {
-                            const float v = before[i] > w.threshold ? 0.0f : before[i];
-                            u[i] = w.decay * v + c[i];
+                            const float v = before[i] > threshold ? 0.0f : before[i];
+                            u[i] = decay * v + c[i];
                         }
                     }
                 }
@@ -87,9 +90,9 @@ void backward(const Window& w, const X* x, const float* scale, const float* shif
                     const S* gs = grad_spikes + k * step + at;
 #pragma GCC ivdep
                     for (int64_t i = 0; i < n; ++i) {
-                        const float gu = grad_membrane<kind>(u[i], widen(gs[i]), gv[i], w.threshold, detach_reset);
-                        gv[i] = w.decay * gu;
-                        gx[i] = w.x_steps == 1 ? gx[i] + gu : gu;
+                        const float gu = grad_membrane<kind>(u[i], widen(gs[i]), gv[i], threshold, reset);
+                        gv[i] = decay * gu;
+                        gx[i] = earlier * gx[i] + gu;
                     }
                     if (k >= w.x_steps) continue;  // one current for all steps: still adding up
                     X* out = grad_current + k * step + at;

@@ -36,7 +36,8 @@ inline void load_row(const X* x, const float* scale, const float* shift, int64_t
 
 // u one step after the membranes `before`; without a current it only decays.
 inline void decay_membrane(const float* before, const float* current, const Rows& w, int64_t n, float* u) {
-    for (int64_t i = 0; i < n; ++i) u[i] = w.decay * (before[i] > w.threshold ? 0.0f : before[i]);
+    const float decay = w.decay, threshold = w.threshold;
+    for (int64_t i = 0; i < n; ++i) u[i] = decay * (before[i] > threshold ? 0.0f : before[i]);
     if (!current) return;
     for (int64_t i = 0; i < n; ++i) u[i] += current[i];
 }
@@ -48,6 +49,7 @@ void forward(const Rows& w, const X* x, const float* scale, const float* shift, 
     const int64_t n = w.channels;
 #pragma omp parallel num_threads(threads)
     {
+        const float decay = w.decay, threshold = w.threshold;  // locals: no store can change them
         std::vector<float> current(n), membrane(n);
         float *c = current.data(), *v = membrane.data();
 #pragma omp for schedule(static)
@@ -57,12 +59,12 @@ void forward(const Rows& w, const X* x, const float* scale, const float* shift, 
                 for (int64_t i = 0; i < n; ++i) v[i] = 0.0f;
                 for (int64_t r = w.starts[q]; r < w.starts[q + 1]; ++r) {
                     for (int gap = w.gaps[r]; gap > 1; --gap)
-                        for (int64_t i = 0; i < n; ++i) v[i] *= w.decay;
+                        for (int64_t i = 0; i < n; ++i) v[i] *= decay;
                     load_row(x + r * n, sc, sh, n, c);
                     X* out = spikes + r * n;
                     for (int64_t i = 0; i < n; ++i) {
-                        const float u = w.decay * v[i] + c[i];
-                        const bool fires = u > w.threshold;
+                        const float u = decay * v[i] + c[i];
+                        const bool fires = u > threshold;
                         out[i] = fires ? one : zero;
                         v[i] = fires ? 0.0f : u;
                     }
@@ -89,6 +91,7 @@ void backward(const Rows& w, const X* x, const float* scale, const float* shift,
     }
 #pragma omp parallel num_threads(threads)
     {
+        const float decay = w.decay, threshold = w.threshold, reset = detach_reset ? 0.0f : 1.0f;  // locals: no store can change them
         std::vector<float> membranes(longest * n), currents(longest * n), grad_v(n), product(n);
         float *gv = grad_v.data(), *p = product.data();
 #pragma omp for schedule(static)
@@ -115,8 +118,8 @@ void backward(const Rows& w, const X* x, const float* scale, const float* shift,
                     X* out = grad_current + r * n;
 #pragma GCC ivdep
                     for (int64_t i = 0; i < n; ++i) {
-                        const float gu = grad_membrane<kind>(u[i], widen(gs[i]), gv[i], w.threshold, detach_reset);
-                        gv[i] = w.decay * gu;
+                        const float gu = grad_membrane<kind>(u[i], widen(gs[i]), gv[i], threshold, reset);
+                        gv[i] = decay * gu;
                         out[i] = narrow<X>(gu);
                         s[i] += gu;
                         sx[i] += gu * (widen(xs[i]) - m[i]);
@@ -125,7 +128,7 @@ void backward(const Rows& w, const X* x, const float* scale, const float* shift,
                     for (int gap = w.gaps[r]; gap > 1; --gap) {
                         u -= n;
                         for (int64_t i = 0; i < n; ++i)
-                            gv[i] = w.decay * grad_membrane<kind>(u[i], 0.0f, gv[i], w.threshold, detach_reset);
+                            gv[i] = decay * grad_membrane<kind>(u[i], 0.0f, gv[i], threshold, reset);
                     }
                     if (grad_gate) grad_gate[r] = ordered_sum(p, n);
                 }
