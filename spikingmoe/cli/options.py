@@ -20,6 +20,7 @@ COMMANDS = {
     "energy": "estimate energy from counted operations, with the twins beside it",
     "report": "write the report page of a run",
     "presets": "list the presets with their sizes",
+    "recipes": "list the recipes that train can follow",
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
     "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
 }
@@ -106,6 +107,13 @@ def _add_twins(parser: jsonargparse.ArgumentParser) -> None:
 
 def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
+    parser.add_argument(
+        "--recipe",
+        type=str,
+        default=None,
+        metavar="NAME",
+        help="options by name (see spikingmoe recipes); all others given here win over it",
+    )
     parser.add_argument("--preset", default="digits", help="model preset (digits)")
     parser.add_argument(
         "--data", default="digits", help="data set: digits, cifar10 or cifar100 (digits)"
@@ -263,6 +271,10 @@ def _presets(**kwargs: object) -> jsonargparse.ArgumentParser:
     return parser
 
 
+def _recipes(**kwargs: object) -> jsonargparse.ArgumentParser:
+    return _parser(**kwargs)
+
+
 PARSERS = {
     "demo": _demo,
     "train": _train,
@@ -273,6 +285,7 @@ PARSERS = {
     "energy": _energy,
     "report": _report,
     "presets": _presets,
+    "recipes": _recipes,
     "inspect": _inspect,
     "lesion": _lesion,
 }

@@ -20,10 +20,13 @@ def run(args: Namespace) -> int:
     """Train a preset and report its test accuracy at the last epoch."""
     config, settings = configurations(args, args.preset, args.data)
     data = load_data(args.data, args.data_dir)
-    out = Path(args.out or f"runs/{args.preset}-seed{settings.seed}")
+    if args.num_classes is None:
+        config = override(config, num_classes=len(data.classes))
+    name = args.recipe or args.preset
+    out = Path(args.out or f"runs/{name}-seed{settings.seed}")
     options = RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)})
     trained = train_run(
-        config, settings, data, out, resume=args.resume, title=args.preset, options=options
+        config, settings, data, out, resume=args.resume, title=name, options=options
     )
     accuracy = test_accuracy(trained, data, options.device)
     metrics = {

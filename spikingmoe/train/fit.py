@@ -28,6 +28,7 @@ from spikingmoe.train.checkpoint import (
 from spikingmoe.train.device_data import DeviceSplit
 from spikingmoe.train.devices import Place, check_devices, fast_matrix_products, trainer_options
 from spikingmoe.train.loader import EpochBatches, index_loader
+from spikingmoe.train.logs import Logs
 from spikingmoe.train.module import TrainingModule
 from spikingmoe.train.reporting import EpochLine, Position, Reporting
 from spikingmoe.train.saving import Saving
@@ -43,12 +44,14 @@ class Watch:
     Attributes:
         epoch_line: gets the record of each epoch that has ended, and the number of epochs.
         position: gets where training is, every `every_s` seconds.
+        notice: gets a line that matters once.
         on_reuse: gets the run if it is complete already and nothing is trained.
     """
 
     epoch_line: EpochLine | None = None
     position: Callable[[Position], None] | None = None
     every_s: float = 60.0
+    notice: Callable[[str], None] | None = None
     on_reuse: Callable[[Run], None] | None = None
 
 
@@ -114,6 +117,8 @@ def _fit(
     callbacks: list[L.Callback] = []
     if settings.ema_decay:
         callbacks.append(WeightAverage(settings.ema_decay))
+    if options.logs:
+        callbacks.append(Logs(out, watch.notice))
     callbacks.append(Saving(out, config, StopRequest(), options.save_minutes))
     callbacks.append(Reporting(watch.epoch_line, watch.position, every_s=watch.every_s))
     trainer = L.Trainer(

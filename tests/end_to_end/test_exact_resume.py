@@ -64,7 +64,7 @@ def training(name, signal_at, number, workers, minutes):
             os.kill(os.getpid(), number)
 
     TrainingModule.training_step, TrainingModule.optimizer_step = recorded_step, counted_step
-    options = RunOptions(workers=workers, save_minutes=minutes, device="cpu")
+    options = RunOptions(workers=workers, save_minutes=minutes, device="cpu", logs=False)
     train(MIXTURE, RECIPE, DATA, out, resume=True, options=options)
 
 
