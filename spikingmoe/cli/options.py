@@ -8,7 +8,7 @@ from typing import get_type_hints
 import jsonargparse
 
 from spikingmoe.cli.help_texts import HELP
-from spikingmoe.config import ModelConfig, TrainConfig
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 
 COMMANDS = {
     "demo": "the whole chain on real images: train, lower, run on Lava, verify, energy, report",
@@ -20,6 +20,7 @@ COMMANDS = {
     "energy": "estimate energy from counted operations, with the twins beside it",
     "report": "write the report page of a run",
     "presets": "list the presets with their sizes",
+    "recipes": "list the recipes that train can follow",
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
     "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
 }
@@ -43,6 +44,18 @@ def _add_fields(parser: jsonargparse.ArgumentParser, cls: type, skip: set[str]) 
                 default=None,
                 help=f"{HELP.get(field.name, field.name.replace('_', ' '))} ({whose}{field.default})",
             )
+
+
+def _add_run_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Options that are no part of the recipe."""
+    hints = get_type_hints(RunOptions)
+    for field in fields(RunOptions):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=hints[field.name],
+            default=field.default,
+            help=f"{HELP[field.name]} ({field.default})",
+        )
 
 
 def _add_run(parser: jsonargparse.ArgumentParser) -> None:
@@ -94,6 +107,13 @@ def _add_twins(parser: jsonargparse.ArgumentParser) -> None:
 
 def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
+    parser.add_argument(
+        "--recipe",
+        type=str,
+        default=None,
+        metavar="NAME",
+        help="options by name (see spikingmoe recipes); all others given here win over it",
+    )
     parser.add_argument("--preset", default="digits", help="model preset (digits)")
     parser.add_argument(
         "--data", default="digits", help="data set: digits, cifar10 or cifar100 (digits)"
@@ -101,6 +121,7 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    _add_run_options(parser)
     _add_fields(parser, TrainConfig, {"data"})
     _add_fields(parser, ModelConfig, {"preset"})
     return parser
@@ -250,6 +271,10 @@ def _presets(**kwargs: object) -> jsonargparse.ArgumentParser:
     return parser
 
 
+def _recipes(**kwargs: object) -> jsonargparse.ArgumentParser:
+    return _parser(**kwargs)
+
+
 PARSERS = {
     "demo": _demo,
     "train": _train,
@@ -260,6 +285,7 @@ PARSERS = {
     "energy": _energy,
     "report": _report,
     "presets": _presets,
+    "recipes": _recipes,
     "inspect": _inspect,
     "lesion": _lesion,
 }
