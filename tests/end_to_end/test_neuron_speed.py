@@ -88,7 +88,9 @@ def test_another_neuron_is_not_timed(dtype):
 def test_another_surrogate_is_not_timed():
     args = neuron_speed.parse_arguments(TINY)
     sides = {"ours": LIF(), "other": LIF(surrogate="fast_sigmoid")}
-    with pytest.raises(ValueError, match=r"other, fp32, .* 0 spikes differ from ours, gradients by"):
+    with pytest.raises(
+        ValueError, match=r"other, fp32, .* 0 spikes differ from ours, gradients by"
+    ):
         neuron_speed.check_sides(sides, (4, 8, 50), "fp32", args)
 
 
