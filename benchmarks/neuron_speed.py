@@ -51,6 +51,7 @@ EXACT_STEPS = 4  # for which `exact_currents` are exact in bfloat16
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
+    torch._functorch.config.donated_buffer = False  # a compiled backward is run more than once
     sides = make_sides(compiled=args.compiled)
     extra = ["spikingjelly"] if "spikingjelly" in sides else []
     report = Report(seeds=[args.seed], versions=versions([*PACKAGES, *extra]))
