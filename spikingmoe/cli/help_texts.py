@@ -71,6 +71,10 @@ HELP = {
     "temperature_epochs": "epochs in which the temperature falls",
     "max_shift": "random translation in pixels",
     "flip": "mirror half of the training images",
+    "device": "auto (a CUDA device if there is one), cpu, cuda or cuda:N",
+    "devices": "devices that share each batch",
+    "workers": "processes that draw the sample order ahead",
+    "save_minutes": "minutes between checkpoints within an epoch; 0: at epochs' ends only",
     "threads": "CPU threads of training",
     "seed": "seed of weights, order and augmentation",
 }

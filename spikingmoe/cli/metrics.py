@@ -17,6 +17,7 @@ from hardware.simulate import simulate
 from hardware.trace import SpikeTrace
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, package_versions
+from spikingmoe.train.devices import choose_device
 from spikingmoe.train.fit import evaluate
 
 
@@ -122,6 +123,8 @@ def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
     return path
 
 
-def test_accuracy(run: Run, data: ImageData) -> float:
-    """Accuracy on the whole test set."""
-    return evaluate(run.model, data.test)[0]
+def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:
+    """Accuracy on the whole test set, computed on `device`; the model stays on the CPU."""
+    accuracy = evaluate(run.model, data.test, choose_device(device))[0]
+    run.model.cpu()
+    return accuracy

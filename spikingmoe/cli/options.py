@@ -8,7 +8,7 @@ from typing import get_type_hints
 import jsonargparse
 
 from spikingmoe.cli.help_texts import HELP
-from spikingmoe.config import ModelConfig, TrainConfig
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 
 COMMANDS = {
     "demo": "the whole chain on real images: train, lower, run on Lava, verify, energy, report",
@@ -43,6 +43,18 @@ def _add_fields(parser: jsonargparse.ArgumentParser, cls: type, skip: set[str]) 
                 default=None,
                 help=f"{HELP.get(field.name, field.name.replace('_', ' '))} ({whose}{field.default})",
             )
+
+
+def _add_run_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Options that are no part of the recipe."""
+    hints = get_type_hints(RunOptions)
+    for field in fields(RunOptions):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=hints[field.name],
+            default=field.default,
+            help=f"{HELP[field.name]} ({field.default})",
+        )
 
 
 def _add_run(parser: jsonargparse.ArgumentParser) -> None:
@@ -101,6 +113,7 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    _add_run_options(parser)
     _add_fields(parser, TrainConfig, {"data"})
     _add_fields(parser, ModelConfig, {"preset"})
     return parser

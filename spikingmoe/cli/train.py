@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from spikingmoe.cli.chain import train_run
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, test_accuracy, write_metrics
-from spikingmoe.config import ModelConfig, TrainConfig, get_preset, override
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, get_preset, override
 from spikingmoe.data import load_data
 
 FREE_NUMBER = ("threshold", "dynamic")
@@ -21,8 +21,11 @@ def run(args: Namespace) -> int:
     config, settings = configurations(args, args.preset, args.data)
     data = load_data(args.data, args.data_dir)
     out = Path(args.out or f"runs/{args.preset}-seed{settings.seed}")
-    trained = train_run(config, settings, data, out, resume=args.resume, title=args.preset)
-    accuracy = test_accuracy(trained, data)
+    options = RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)})
+    trained = train_run(
+        config, settings, data, out, resume=args.resume, title=args.preset, options=options
+    )
+    accuracy = test_accuracy(trained, data, options.device)
     metrics = {
         **base_metrics("train", trained),
         "accuracy": {"test": {"torch": accuracy, "samples": len(data.test)}},
@@ -35,7 +38,7 @@ def run(args: Namespace) -> int:
         [
             ["epochs", str(trained.epoch)],
             ["parameters", f"{sum(p.numel() for p in trained.model.parameters()):,}"],
-            ["validation accuracy", percent(trained.history[-1]["validation_accuracy"])],
+            ["validation accuracy", percent(trained.history[-1].get("validation_accuracy"))],
             [f"test accuracy (n = {len(data.test)}, last epoch)", percent(accuracy)],
         ],
     )

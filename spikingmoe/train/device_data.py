@@ -1,0 +1,55 @@
+"""A whole split on the training device: batches are gathered there, from their numbers alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikingmoe.config import TrainConfig
+from spikingmoe.data.image_data import Normalisation, Split
+from spikingmoe.train.prepare import normalised, prepare_batch
+
+EVENT_AXES = 5  # of a batch of event frames (B, T, C, height, width)
+
+
+class DeviceSplit:
+    """Pixels as they are stored and labels, held where the model is.
+
+    Args:
+        normalisation: of the data set, also where its images are stored normalised.
+    """
+
+    def __init__(self, split: Split, normalisation: Normalisation | None, num_classes: int) -> None:
+        self.pixels, self.labels = split.stored, split.labels
+        self.normalisation, self.num_classes = normalisation, num_classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> None:
+        """Move all samples to `device`."""
+        self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(images as the model takes them, labels) without augmentation."""
+        return model_input(normalised(self.pixels[index], self.normalisation)), self.labels[index]
+
+    def training_batch(
+        self, index: Tensor, settings: TrainConfig, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """(augmented images as the model takes them, targets)."""
+        images, targets = prepare_batch(
+            self.pixels[index],
+            self.labels[index],
+            index,
+            settings,
+            self.normalisation,
+            self.num_classes,
+            epoch=epoch,
+        )
+        return model_input(images), targets
+
+
+def model_input(images: Tensor) -> Tensor:
+    """Images as they are; event frames (B, T, ...) as (T, B, ...)."""
+    return images.transpose(0, 1) if images.ndim == EVENT_AXES else images
