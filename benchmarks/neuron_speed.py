@@ -8,8 +8,8 @@ the same spikes, on float32 random currents one by one, in bfloat16 (where libra
 differently) on currents whose membranes are exact; and the same gradients up to rounding.
 
 Ratios are those of the first size, forward plus backward, in float32: `vs_snntorch`,
-`vs_spikingjelly` (the fastest form of it) and `vs_copy` (below 1: the share of a copy's speed);
-`..._bf16` and `..._forward` are named so.
+`vs_spikingjelly` (the fastest form of it; `vs_spikingjelly_eager` is as it comes) and `vs_copy`
+(below 1: the share of a copy's speed); `..._bf16` and `..._forward` are named so.
 
     python benchmarks/neuron_speed.py --threads 2 --json benchmarks/results/neuron_speed_cpu.json
     python benchmarks/neuron_speed.py --device cuda --json benchmarks/results/neuron_speed_cuda.json
@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folder of `benchmarks`
 
 import torch
+import torch._functorch.config as compiled_gradients
 from torch import Tensor, nn
 
 from benchmarks.harness import (
@@ -36,7 +37,7 @@ from benchmarks.harness import (
     spread,
     versions,
 )
-from benchmarks.neurons import SpikingJellyLIF, competitors, exact_currents
+from benchmarks.neurons import SpikingJellyLIF, competitors, exact_currents, library_ratios
 from spikingmoe.layers import LIF
 
 SIZES = ("4x64x128x16x16", "8x16x128x16x16", "16x8x128x16x16", "4x64x64x96")
@@ -51,7 +52,7 @@ EXACT_STEPS = 4  # for which `exact_currents` are exact in bfloat16
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
-    torch._functorch.config.donated_buffer = False  # a compiled backward is run more than once
+    compiled_gradients.donated_buffer = False  # a compiled backward is run more than once
     sides = make_sides(compiled=args.compiled)
     extra = ["spikingjelly"] if "spikingjelly" in sides else []
     report = Report(seeds=[args.seed], versions=versions([*PACKAGES, *extra]))
@@ -234,14 +235,16 @@ def time_sides(
 def print_size(report: Report, size: tuple[int, ...], dtype: str) -> None:
     """A line per side: its milliseconds, and how many times ours is faster forward and backward."""
     key = ("x".join(map(str, size)), dtype)
+    rows = [r for r in report.rows if (r["size"], r["dtype"]) == key]
     lines: dict[object, dict[str, object]] = {}
-    for row in report.rows:
-        if (row["size"], row["dtype"]) == key:
+    for which in PASSES:
+        for row in (r for r in rows if r["measured"] == which):
             line = lines.setdefault(row["side"], {"side": row["side"]})
-            line[f"{row['measured']}, ms"] = row["milliseconds"]
-            line["ours is faster"] = row["ours_is_faster"]  # the last of PASSES is both
-            line["spikes compared"] = row.get("spikes_compared")
-            line["differ"] = row.get("spikes_differing")
+            line[f"{which}, ms"] = row["milliseconds"]
+            if which == "both":
+                line["ours is faster, both"] = row["ours_is_faster"]
+                line["spikes compared"] = row.get("spikes_compared")
+                line["differ"] = row.get("spikes_differing")
     print_table(", ".join(key), list(lines.values()))
 
 
@@ -256,15 +259,15 @@ def add_ratios(report: Report, headline: str, dtypes: Sequence[str]) -> None:
     """How many times ours is faster at the headline size."""
     for dtype in dtypes:
         for which, suffix in (("both", ""), ("forward", "_forward")):
-            found: dict[str, list[float]] = {}
-            for row in report.rows:
-                if (row["size"], row["dtype"], row["measured"]) == (headline, dtype, which):
-                    library = str(row["side"]).split(",")[0]
-                    found.setdefault(library, []).append(float(str(row["ours_is_faster"])))
+            faster = {
+                str(row["side"]): float(str(row["ours_is_faster"]))
+                for row in report.rows
+                if (row["size"], row["dtype"], row["measured"]) == (headline, dtype, which)
+            }
             ending = suffix + ("" if dtype == "fp32" else f"_{dtype}")
-            for library in ("snntorch", "spikingjelly", COPY):
-                if library in found:
-                    report.ratios[f"vs_{library}{ending}"] = min(found[library])
+            report.ratios |= library_ratios(faster, ending)
+            if COPY in faster:
+                report.ratios[f"vs_copy{ending}"] = faster[COPY]
 
 
 if __name__ == "__main__":

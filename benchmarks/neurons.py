@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import snntorch
 import torch
@@ -119,6 +119,21 @@ def competitors(*, compiled: bool = True) -> dict[str, Callable[[], nn.Module]]:
     if compiled:
         sides["spikingjelly, compiled"] = lambda: SpikingJellyLIF(compiled=True)
     return sides
+
+
+def library_ratios(faster: Mapping[str, float], ending: str = "") -> dict[str, float]:
+    """{ratio: how many times ours is faster} from that number per side.
+
+    A library counts with its fastest form; "spikingjelly" without `torch.compile` has its own name.
+    """
+    ratios = {}
+    for library in ("snntorch", "spikingjelly"):
+        forms = [ratio for side, ratio in faster.items() if side.split(",")[0] == library]
+        if forms:
+            ratios[f"vs_{library}{ending}"] = min(forms)
+        if len(forms) > 1:
+            ratios[f"vs_{library}_eager{ending}"] = faster[library]
+    return ratios
 
 
 def exact_currents(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ attention are moved off their initial values, with which some membranes are ther
 user of those libraries writes it. Their losses and gradients are compared with ours before any time
 is taken. All sides run in one process, in turns.
 
-Ratios `vs_snntorch` and `vs_spikingjelly` (its fastest form) are those of the first preset in the
+Ratios `vs_snntorch` and `vs_spikingjelly` (its fastest form; `..._eager`: as it comes) are those of the first preset in the
 first precision; the others are named by what differs. A table says where the time of our step goes.
 
     python benchmarks/train_speed.py --json benchmarks/results/train_speed_cpu.json
@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness import PACKAGES, Report, paired_ratio, print_table, seconds_in_turns, spread
 from benchmarks.harness import versions as versions_of
-from benchmarks.neurons import competitors
+from benchmarks.neurons import competitors, library_ratios
 from benchmarks.step_profile import profile_step
 from spikingmoe.config import TrainConfig, get_preset, override
 from spikingmoe.layers import LIF
@@ -245,11 +245,8 @@ def time_sides(
     print_table(f"{preset}, {precision}, batch {args.batch}, T = {args.time_steps}", rows)
     ending = "" if preset == args.preset[0] else f"_{preset.replace('-', '_')}"
     ending += "" if precision == args.precision[0] else f"_{precision}"
-    for library in ("snntorch", "spikingjelly"):
-        forms = [seconds for name, seconds in taken.items() if name.split(",")[0] == library]
-        if forms:
-            ratio = min(paired_ratio(seconds, taken[OURS]) for seconds in forms)
-            report.ratios[f"vs_{library}{ending}"] = ratio
+    faster = {name: paired_ratio(seconds, taken[OURS]) for name, seconds in taken.items()}
+    report.ratios |= library_ratios(faster, ending)
 
 
 def profile_ours(

@@ -4,21 +4,7 @@ Every training runs in a child process: its generators are drawn from by nothing
 stops itself at a given step, so that every trial hits the step that it names.
 """
 
-import itertools
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-
-import pytest
-from file_faults import trials
-from small_runs import differences
-
-from spikingmoe.train.checkpoint import checkpoints, load_run
 
 EPOCHS, STEPS = 3, 5
 LAST = EPOCHS * STEPS
