@@ -66,6 +66,18 @@ def test_the_fastest_form_of_a_library_counts():
     assert report.ratios == expected
 
 
+@pytest.mark.slow
+def test_the_compiled_form_is_timed_too(tmp_path):
+    path = tmp_path / "out.json"
+    argv = ["--threads=1", "--repeats=2", "--sizes", "4x2x3", "--dtypes", "fp32", "--json"]
+    neuron_speed.main([*argv, str(path)])
+    result = json.loads(path.read_text())
+    assert {"vs_spikingjelly", "vs_spikingjelly_eager"} <= set(result["ratios"])
+    rows = [r for r in result["rows"] if r["side"] == "spikingjelly, compiled"]
+    assert [r["measured"] for r in rows] == ["forward", "backward", "both"]
+    assert all(r["spikes_differing"] == 0 for r in rows)
+
+
 class Subtracting(nn.Module):
     """A neuron that resets by subtraction."""
 
