@@ -6,6 +6,7 @@ import pytest
 from small_runs import tiny_options
 
 from spikingmoe.cli.main import main
+from spikingmoe.train.checkpoint import load_run
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,8 @@ def metrics(folder):
 def test_training_is_the_same(runs):
     values = {neuron: metrics(run) for neuron, run in runs.items()}
     assert values["norse"]["config"]["model"]["neuron"] == "norse"
+    assert "norse" in load_run(runs["norse"]).versions
+    assert "norse" not in load_run(runs["lif"]).versions
     losses = [v["history"][0]["loss"] for v in values.values()]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # gradients differ by rounding
     assert values["norse"]["accuracy"]["test"]["samples"] == 359

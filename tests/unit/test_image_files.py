@@ -84,7 +84,7 @@ def png_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [8_193, 13_500, 60_000])
+@pytest.mark.parametrize("side", [8_193, 11_000, 60_000])
 def test_decompression_bombs_are_refused_before_they_are_decoded(tmp_path, side, recwarn):
     """Above our limit, above Pillow's warning and above Pillow's error alike."""
     path = tmp_path / "bomb.png"

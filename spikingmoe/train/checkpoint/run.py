@@ -64,14 +64,14 @@ def about(
         "train": train.as_dict(),
         "history": history,
         "steps": steps,
-        "versions": package_versions(),
+        "versions": package_versions(*(["norse"] if model.neuron == "norse" else [])),
         **(data.as_dict() if data is not None else {}),
     }
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run computes."""
-    packages = ("torch", "snntorch", "lightning", "numpy", "spikingmoe")
+def package_versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of the packages, and `more`, that decide what a run computes."""
+    packages = ("torch", "snntorch", "lightning", "numpy", "spikingmoe", *more)
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
