@@ -25,7 +25,7 @@ MOE = "moe"
 
 def model_name(run: Run) -> str:
     """What a run is called beside its twins: moe, dense or relu."""
-    if run.model_config.neuron == "relu":
+    if not run.model_config.is_spiking:
         return "relu"
     return "dense" if run.model_config.routing == "dense" else MOE
 

@@ -29,7 +29,7 @@ def energy_of(
     Args:
         trace: of the run on `split`, if it was recorded before.
     """
-    if run.model_config.neuron == "relu":
+    if not run.model_config.is_spiking:
         layers = count_ann_layers(run.model, split.images)
         priced = [table for table in tables if COST_TABLES[table].prices_ann]
         return {table: ann_energy(layers, table, samples=len(split)) for table in priced}

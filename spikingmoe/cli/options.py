@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "the whole chain on real images: train, lower, run on Lava, verify, energy, report",
     "train": "train a preset on a data set",
     "evaluate": "test accuracy of a trained run",
+    "predict": "classify image files with a trained run",
     "lower": "turn a trained run into a program for Lava",
     "simulate": "run a program on a backend",
     "verify": "compare torch, the reference and Lava spike by spike",
@@ -23,6 +24,7 @@ COMMANDS = {
     "recipes": "list the recipes that train can follow",
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
     "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
+    "bundle": "write a checkpoint that only predicts, with its model card",
 }
 
 
@@ -59,7 +61,11 @@ def _add_run_options(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder that `spikingmoe train --out` wrote")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="folder that `spikingmoe train --out` wrote, or the name of a bundled checkpoint",
+    )
 
 
 def _add_out(parser: jsonargparse.ArgumentParser, default: str) -> None:
@@ -145,6 +151,33 @@ def _evaluate(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument("--data", type=str, default=None, help="data set (the run's own)")
     _add_data_dir(parser)
     _add_out(parser, "RUN/evaluate")
+    return parser
+
+
+def _predict(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        type=str,
+        help="png, jpg or webp files, right after RUN; the middle square is resized to the input",
+    )
+    parser.add_argument(
+        "--top", type=int, default=2, metavar="N", help="classes told per image (2)"
+    )
+    _add_out(parser, "none: metrics.json is written only with it")
+    return parser
+
+
+def _bundle(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    parser.add_argument(
+        "--name", type=str, required=True, help="of the two files, such as cifar-tiny"
+    )
+    _add_out(parser, "the working directory")
     return parser
 
 
@@ -279,6 +312,7 @@ PARSERS = {
     "demo": _demo,
     "train": _train,
     "evaluate": _evaluate,
+    "predict": _predict,
     "lower": _lower,
     "simulate": _simulate,
     "verify": _verify,
@@ -288,4 +322,5 @@ PARSERS = {
     "recipes": _recipes,
     "inspect": _inspect,
     "lesion": _lesion,
+    "bundle": _bundle,
 }

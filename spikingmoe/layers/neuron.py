@@ -88,7 +88,11 @@ def make_neuron(config: ModelConfig) -> nn.Module:
     """The neuron that the configuration asks for."""
     if config.neuron == "relu":
         return nn.ReLU()
-    return LIF(
+    if config.neuron == "norse":
+        from spikingmoe.layers.norse_neuron import NorseLIF as Neuron
+    else:
+        Neuron = LIF
+    return Neuron(
         membrane_decay=config.membrane_decay,
         threshold=config.threshold,
         surrogate=config.surrogate,

@@ -14,6 +14,7 @@ import lightning as L
 import torch
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
+from spikingmoe.data.data_notes import DataNotes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import ModelOutput, SpikingTransformer
 from spikingmoe.train.averaging import WeightAverage
@@ -108,9 +109,7 @@ def _fit(
     model = SpikingTransformer(config)
     model.input_limit.fill_(data.input_limit)
     share = {"rank": place.rank, "world": place.world}
-    batches = EpochBatches(
-        len(samples), settings.batch_size, settings.seed, shuffle=True, **share
-    )
+    batches = EpochBatches(len(samples), settings.batch_size, settings.seed, shuffle=True, **share)
     if start is not None:
         batches.resume_at(start.epoch, start.steps)
     module = TrainingModule(model, settings, data, len(batches), samples)
@@ -119,7 +118,7 @@ def _fit(
         callbacks.append(WeightAverage(settings.ema_decay))
     if options.logs:
         callbacks.append(Logs(out, watch.notice))
-    callbacks.append(Saving(out, config, StopRequest(), options.save_minutes))
+    callbacks.append(Saving(out, config, StopRequest(), options.save_minutes, DataNotes.of(data)))
     callbacks.append(Reporting(watch.epoch_line, watch.position, every_s=watch.every_s))
     trainer = L.Trainer(
         max_epochs=settings.epochs,

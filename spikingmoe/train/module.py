@@ -79,7 +79,9 @@ class TrainingModule(L.LightningModule):
             part.to(self.device)
         if self._within_epoch:
             self._set_temperature()
-        if self._generators is not None:  # last, so that nothing before the next step draws from them
+        if (
+            self._generators is not None
+        ):  # last, so that nothing before the next step draws from them
             restore_generators(self._generators)
             self._generators = None
 
@@ -115,9 +117,7 @@ class TrainingModule(L.LightningModule):
             return loss
         return loss * (share * self.trainer.world_size)  # devices' gradients are averaged
 
-    def _training_batch(
-        self, batch: Batch, batch_index: int
-    ) -> tuple[Tensor, Tensor, int, int]:
+    def _training_batch(self, batch: Batch, batch_index: int) -> tuple[Tensor, Tensor, int, int]:
         """(images as the model takes them, targets, samples of this device, of all devices)."""
         if isinstance(batch, IndexBatch):
             images, targets = self.samples.training_batch(
