@@ -27,7 +27,7 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
     Args:
         images: (B, C, height, width), or event frames (B, T, C, height, width).
     """
-    if model.config.neuron != "relu":
+    if model.config.is_spiking:
         raise HardwareError(
             "count_ann_layers needs a model with neuron='relu'; count spikes instead"
         )

@@ -13,8 +13,9 @@ import torch
 from jsonargparse import Namespace
 
 from hardware.errors import FileError
-from spikingmoe.cli.console import console, progress, say
-from spikingmoe.config import ModelConfig, TrainConfig, dense_twin, relu_twin
+from spikingmoe.cli.console import progress
+from spikingmoe.cli.training_progress import training_progress
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, dense_twin, relu_twin
 from spikingmoe.data import load_data_for
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
@@ -28,7 +29,7 @@ MOE = "moe"
 
 def model_name(run: Run) -> str:
     """What a run is called beside its twins: moe, dense or relu."""
-    if run.model_config.neuron == "relu":
+    if not run.model_config.is_spiking:
         return "relu"
     return "dense" if run.model_config.routing == "dense" else MOE
 
@@ -101,29 +102,12 @@ def train_run(
     *,
     resume: bool,
     title: str,
+    options: RunOptions | None = None,
 ) -> Run:
-    """Train with a bar on a terminal and a line every few epochs elsewhere."""
+    """Train with a bar on a terminal, and lines elsewhere: every few epochs, at least one a minute."""
     torch.set_num_threads(settings.threads)
-    every = max(1, settings.epochs // 8)
-
-    def line(record: dict[str, float], epochs: int) -> None:
-        epoch = int(record["epoch"]) + 1
-        if epoch % every == 0 or epoch == epochs:
-            say(
-                f"{title}: epoch {epoch}/{epochs}, loss {record['loss']:.3f}, "
-                f"validation {100 * record['validation_accuracy']:.1f} %"
-            )
-
-    return train(
-        config,
-        settings,
-        data,
-        out,
-        resume=resume,
-        show_bar=console.is_terminal,
-        report=line,
-        on_reuse=lambda run: say(f"{title}: trained before, {run.epoch} epochs"),
-    )
+    with training_progress(title, settings.epochs) as watch:
+        return train(config, settings, data, out, resume=resume, options=options, watch=watch)
 
 
 def load_twins(run: Run, folder: Path, data: ImageData, *, make: bool) -> dict[str, Run]:

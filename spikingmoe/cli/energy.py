@@ -22,7 +22,7 @@ def run(args: Namespace) -> int:
     """Counts times a cost table, for the run and its twins."""
     table = get_table(args.costs)
     trained = open_run(args.run)
-    if trained.model_config.neuron == "lif":
+    if trained.model_config.is_spiking:
         lower(trained.model)  # refuses what cannot be lowered before twins are trained
     elif not table.prices_ann:
         raise ValueError(

@@ -17,6 +17,7 @@ from hardware.simulate import simulate
 from hardware.trace import SpikeTrace
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, package_versions
+from spikingmoe.train.devices import choose_device
 from spikingmoe.train.fit import evaluate
 
 
@@ -28,7 +29,7 @@ def energy_of(
     Args:
         trace: of the run on `split`, if it was recorded before.
     """
-    if run.model_config.neuron == "relu":
+    if not run.model_config.is_spiking:
         images = split.in_steps(run.model_config.time_steps).images
         layers = count_ann_layers(run.model, images)
         priced = [table for table in tables if COST_TABLES[table].prices_ann]
@@ -123,6 +124,9 @@ def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
     return path
 
 
-def test_accuracy(run: Run, data: ImageData) -> float:
-    """Accuracy on the whole test set."""
-    return evaluate(run.model, data.test.in_steps(run.model_config.time_steps))[0]
+def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:  # noqa: PT028
+    """Accuracy on the whole test set, computed on `device`; the model stays on the CPU."""
+    split = data.test.in_steps(run.model_config.time_steps)
+    accuracy = evaluate(run.model, split, choose_device(device))[0]
+    run.model.cpu()
+    return accuracy

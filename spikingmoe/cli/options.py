@@ -8,21 +8,24 @@ from typing import get_type_hints
 import jsonargparse
 
 from spikingmoe.cli.help_texts import HELP
-from spikingmoe.config import ModelConfig, TrainConfig
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 
 COMMANDS = {
     "demo": "the whole chain on real images: train, lower, run on Lava, verify, energy, report",
     "download": "bring a published data set into a folder",
     "train": "train a preset on a data set",
     "evaluate": "test accuracy of a trained run",
+    "predict": "classify image files with a trained run",
     "lower": "turn a trained run into a program for Lava",
     "simulate": "run a program on a backend",
     "verify": "compare torch, the reference and Lava spike by spike",
     "energy": "estimate energy from counted operations, with the twins beside it",
     "report": "write the report page of a run",
     "presets": "list the presets with their sizes",
+    "recipes": "list the recipes that train can follow",
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
     "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
+    "bundle": "write a checkpoint that only predicts, with its model card",
 }
 
 
@@ -46,8 +49,24 @@ def _add_fields(parser: jsonargparse.ArgumentParser, cls: type, skip: set[str]) 
             )
 
 
+def _add_run_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Options that are no part of the recipe."""
+    hints = get_type_hints(RunOptions)
+    for field in fields(RunOptions):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=hints[field.name],
+            default=field.default,
+            help=f"{HELP[field.name]} ({field.default})",
+        )
+
+
 def _add_run(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder that `spikingmoe train --out` wrote")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="folder that `spikingmoe train --out` wrote, or the name of a bundled checkpoint",
+    )
 
 
 def _add_out(parser: jsonargparse.ArgumentParser, default: str) -> None:
@@ -96,6 +115,13 @@ def _add_twins(parser: jsonargparse.ArgumentParser) -> None:
 
 def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
+    parser.add_argument(
+        "--recipe",
+        type=str,
+        default=None,
+        metavar="NAME",
+        help="options by name (see spikingmoe recipes); all others given here win over it",
+    )
     parser.add_argument("--preset", default="digits", help="model preset (digits)")
     parser.add_argument(
         "--data",
@@ -106,6 +132,7 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    _add_run_options(parser)
     _add_fields(parser, TrainConfig, {"data"})
     _add_fields(parser, ModelConfig, {"preset"})
     return parser
@@ -150,6 +177,33 @@ def _evaluate(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument("--data", type=str, default=None, help="data set (the run's own)")
     _add_data_dir(parser)
     _add_out(parser, "RUN/evaluate")
+    return parser
+
+
+def _predict(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        type=str,
+        help="png, jpg or webp files, right after RUN; the middle square is resized to the input",
+    )
+    parser.add_argument(
+        "--top", type=int, default=2, metavar="N", help="classes told per image (2)"
+    )
+    _add_out(parser, "none: metrics.json is written only with it")
+    return parser
+
+
+def _bundle(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    parser.add_argument(
+        "--name", type=str, required=True, help="of the two files, such as cifar-tiny"
+    )
+    _add_out(parser, "the working directory")
     return parser
 
 
@@ -276,17 +330,24 @@ def _presets(**kwargs: object) -> jsonargparse.ArgumentParser:
     return parser
 
 
+def _recipes(**kwargs: object) -> jsonargparse.ArgumentParser:
+    return _parser(**kwargs)
+
+
 PARSERS = {
     "demo": _demo,
     "download": _download,
     "train": _train,
     "evaluate": _evaluate,
+    "predict": _predict,
     "lower": _lower,
     "simulate": _simulate,
     "verify": _verify,
     "energy": _energy,
     "report": _report,
     "presets": _presets,
+    "recipes": _recipes,
     "inspect": _inspect,
     "lesion": _lesion,
+    "bundle": _bundle,
 }

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from spikingmoe.cli.chain import train_run
 from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.cli.metrics import base_metrics, test_accuracy, write_metrics
-from spikingmoe.config import ModelConfig, TrainConfig, get_preset, override
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, get_preset, override
 from spikingmoe.data import load_data_for
 
 FREE_NUMBER = ("threshold", "dynamic")
@@ -20,9 +20,15 @@ def run(args: Namespace) -> int:
     """Train a preset and report its test accuracy at the last epoch."""
     config, settings = configurations(args, args.preset, args.data)
     data = load_data_for(config, args.data, args.data_dir, watch=progress)
-    out = Path(args.out or f"runs/{args.preset}-seed{settings.seed}")
-    trained = train_run(config, settings, data, out, resume=args.resume, title=args.preset)
-    accuracy = test_accuracy(trained, data)
+    if args.num_classes is None:
+        config = override(config, num_classes=len(data.classes))
+    name = args.recipe or args.preset
+    out = Path(args.out or f"runs/{name}-seed{settings.seed}")
+    options = RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)})
+    trained = train_run(
+        config, settings, data, out, resume=args.resume, title=name, options=options
+    )
+    accuracy = test_accuracy(trained, data, options.device)
     metrics = {
         **base_metrics("train", trained),
         "accuracy": {"test": {"torch": accuracy, "samples": len(data.test)}},
@@ -35,7 +41,7 @@ def run(args: Namespace) -> int:
         [
             ["epochs", str(trained.epoch)],
             ["parameters", f"{sum(p.numel() for p in trained.model.parameters()):,}"],
-            ["validation accuracy", percent(trained.history[-1]["validation_accuracy"])],
+            ["validation accuracy", percent(trained.history[-1].get("validation_accuracy"))],
             [f"test accuracy (n = {len(data.test)}, last epoch)", percent(accuracy)],
         ],
     )

@@ -7,15 +7,19 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
 import torch
 
-from spikingmoe.config import ModelConfig, TrainConfig
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
+from spikingmoe.data.augment import check_augmentation
+from spikingmoe.data.data_notes import DataNotes
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import ModelOutput, SpikingTransformer
-from spikingmoe.train.callbacks import EpochCheckpoint, EpochReport, progress_bar
+from spikingmoe.train.averaging import WeightAverage
 from spikingmoe.train.checkpoint import (
     ArchiveIO,
     Run,
@@ -24,11 +28,34 @@ from spikingmoe.train.checkpoint import (
     make_run_folder,
     newest_valid,
 )
-from spikingmoe.train.loader import EpochBatches, make_loader
+from spikingmoe.train.device_data import DeviceSplit
+from spikingmoe.train.devices import Place, check_devices, fast_matrix_products, trainer_options
+from spikingmoe.train.loader import EpochBatches, index_loader
+from spikingmoe.train.logs import Logs
 from spikingmoe.train.module import TrainingModule
+from spikingmoe.train.reporting import EpochLine, Position, Reporting
+from spikingmoe.train.saving import Saving
+from spikingmoe.train.stopping import StopRequest
 
 EVALUATION_BATCH = 256
-EpochLine = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how training goes.
+
+    Attributes:
+        epoch_line: gets the record of each epoch that has ended, and the number of epochs.
+        position: gets where training is, every `every_s` seconds.
+        notice: gets a line that matters once.
+        on_reuse: gets the run if it is complete already and nothing is trained.
+    """
+
+    epoch_line: EpochLine | None = None
+    position: Callable[[Position], None] | None = None
+    every_s: float = 60.0
+    notice: Callable[[str], None] | None = None
+    on_reuse: Callable[[Run], None] | None = None
 
 
 def train(
@@ -38,88 +65,117 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    show_bar: bool = False,
+    options: RunOptions | None = None,
     report: EpochLine | None = None,
-    on_reuse: Callable[[Run], None] | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Train and keep checkpoints in `out`; returns the run as it stands on disk.
 
     Args:
         resume: go on from the newest valid checkpoint in `out`, with the same settings.
-        show_bar: a progress bar (for terminals); `report` gets a record per epoch otherwise.
-        on_reuse: called with the run if it is complete already and nothing is trained.
+        options: device, number of devices, and how often it is saved; may differ from run to run.
+        report: shorthand for a `watch` with this `epoch_line`.
 
     Raises:
         ValueError: data and model do not fit, or the run in `out` has other settings.
+        TrainingError: the loss is no longer a number.
     """
+    options, watch = options or RunOptions(), watch or Watch(epoch_line=report)
     check_fit(config, data)
+    check_augmentation(settings, data)
     samples = training_samples(settings, data)
+    device = check_devices(options, settings)
     start = _starting_point(config, settings, out, resume=resume)
     if start is not None and start.epoch >= settings.epochs:
-        if on_reuse is not None:
-            on_reuse(start)
+        if watch.on_reuse is not None:
+            watch.on_reuse(start)
         return start
     make_run_folder(out)
+    _fit(config, settings, data, samples, out, start, options, watch, Place(device))
+    return load_run(out)
+
+
+def _fit(
+    config: ModelConfig,
+    settings: TrainConfig,
+    data: ImageData,
+    samples: Split,
+    out: Path,
+    start: Run | None,
+    options: RunOptions,
+    watch: Watch,
+    place: Place,
+) -> None:
+    """Train in this process, on one device."""
     _quiet_lightning()
     L.seed_everything(settings.seed, verbose=False)
     model = SpikingTransformer(config)
     model.input_limit.fill_(data.input_limit)
-    loader = make_loader(samples, settings.batch_size, seed=settings.seed, shuffle=True)
-    if start is not None:  # Lightning iterates once before it tells the sampler its epoch
-        assert isinstance(loader.sampler, EpochBatches)
-        loader.sampler.set_epoch(start.epoch)
-    module = TrainingModule(model, settings, data, len(loader))
-    callbacks: list[L.Callback] = [EpochCheckpoint(out, config)]
-    if show_bar:
-        callbacks.append(progress_bar())
-    elif report is not None:
-        callbacks.append(EpochReport(report, settings.epochs))
+    share = {"rank": place.rank, "world": place.world}
+    batches = EpochBatches(len(samples), settings.batch_size, settings.seed, shuffle=True, **share)
+    if start is not None:
+        batches.resume_at(start.epoch, start.steps)
+    module = TrainingModule(model, settings, data, len(batches), samples)
+    callbacks: list[L.Callback] = []
+    if settings.ema_decay:
+        callbacks.append(WeightAverage(settings.ema_decay))
+    if options.logs:
+        callbacks.append(Logs(out, watch.notice))
+    callbacks.append(Saving(out, config, StopRequest(), options.save_minutes, DataNotes.of(data)))
+    callbacks.append(Reporting(watch.epoch_line, watch.position, every_s=watch.every_s))
     trainer = L.Trainer(
         max_epochs=settings.epochs,
-        accelerator="cpu",
-        devices=1,
         logger=False,
         enable_checkpointing=True,
         enable_model_summary=False,
-        enable_progress_bar=show_bar,
+        enable_progress_bar=False,
         num_sanity_val_steps=0,
-        gradient_clip_val=1.0,
+        gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
         plugins=[ArchiveIO()],
+        **trainer_options(place, settings),
     )
-    validation = make_loader(data.validation, EVALUATION_BATCH)
+    validation = None
+    if not settings.train_on_validation:
+        held_out = EpochBatches(len(data.validation), EVALUATION_BATCH, 0, shuffle=False, **share)
+        validation = index_loader(held_out)
     try:
-        trainer.fit(module, loader, validation, ckpt_path=start.path if start else None)
+        with fast_matrix_products(place.device):
+            trainer.fit(
+                module,
+                index_loader(batches, options.workers),
+                validation,
+                ckpt_path=start.path if start else None,
+                weights_only=False,
+            )
     except SystemExit as stop:  # what Lightning makes of an interrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
         raise
-    return load_run(out)
 
 
 def check_fit(config: ModelConfig, data: ImageData) -> None:
-    """ValueError unless images and classes of the data are those of the model."""
-    shape = (config.input_channels, config.image_size, config.image_size)
-    if data.input_shape != shape:
-        raise ValueError(
-            f"data '{data.name}' has images {data.input_shape}; model '{config.preset}' takes {shape}"
-        )
-    if len(data.classes) != config.num_classes:
-        raise ValueError(
-            f"data '{data.name}' has {len(data.classes)} classes; "
-            f"model '{config.preset}' has num_classes={config.num_classes}"
-        )
+    """ValueError unless images, frames and classes of the data are those of the model."""
+    check_shapes(config, data)
 
 
 def training_samples(settings: TrainConfig, data: ImageData) -> Split:
     """The training images that a recipe asks for; ValueError if there are fewer."""
-    if settings.train_samples > len(data.train):
+    samples = data.train
+    if settings.train_on_validation:
+        parts = (data.train, data.validation)
+        samples = replace(
+            data.train,
+            stored=torch.cat([part.stored for part in parts]),
+            labels=torch.cat([part.labels for part in parts]),
+        )
+    if settings.train_samples > len(samples):
         raise ValueError(
             f"training: train_samples={settings.train_samples}; data '{data.name}' has "
-            f"{len(data.train)} training images, use 1 to {len(data.train)}, or 0 for all"
+            f"{len(samples)} training images, use 1 to {len(samples)}, or 0 for all"
         )
-    return data.train.subset(settings.train_samples) if settings.train_samples else data.train
+    return samples.subset(settings.train_samples) if settings.train_samples else samples
 
 
 def _starting_point(
@@ -156,14 +212,26 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
-@torch.no_grad()
-def evaluate(model: SpikingTransformer, split: Split) -> tuple[float, float, list[ModelOutput]]:
-    """(accuracy, seconds, outputs per batch) of the model in evaluation mode."""
+@torch.inference_mode()
+def evaluate(
+    model: SpikingTransformer, split: Split, device: torch.device | None = None
+) -> tuple[float, float, list[ModelOutput]]:
+    """(accuracy, seconds, outputs per batch) of the model in evaluation mode, in float32.
+
+    Args:
+        device: where to compute; the model stays there. By default where it is.
+    """
+    if device is not None:
+        model.to(device)
+    device = next(model.parameters()).device
     model.eval()
+    samples = DeviceSplit(split, split.normalisation, model.config.num_classes)
+    samples.to(device)
     started = time.perf_counter()
-    correct, outputs = 0, []
-    for images, labels in make_loader(split, EVALUATION_BATCH):
+    correct, outputs = torch.zeros((), dtype=torch.int64, device=device), []
+    for index in torch.arange(len(split), device=device).split(EVALUATION_BATCH):
+        images, labels = samples.batch(index)
         out = model(images)
-        correct += int((out.logits.argmax(1) == labels).sum())
+        correct += (out.logits.argmax(1) == labels).sum()
         outputs.append(out)
-    return correct / len(split), time.perf_counter() - started, outputs
+    return int(correct) / len(split), time.perf_counter() - started, outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import fields
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,62 +12,139 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikingmoe.config import TrainConfig
-from spikingmoe.data.augment import batch_generator, random_flip, random_shift
-from spikingmoe.data.image_data import ImageData
+from spikingmoe.data.augment import batch_generator
+from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.layers.router import RoutingInfo, RoutingLosses
 from spikingmoe.model import SpikingTransformer
+from spikingmoe.train.activity import Activity
+from spikingmoe.train.checkpoint import ABOUT
+from spikingmoe.train.device_data import DeviceSplit, model_input
+from spikingmoe.train.devices import joint_routing, share_norm_statistics
+from spikingmoe.train.generators import generator_states, restore_generators
+from spikingmoe.train.health import Health, TrainingError
+from spikingmoe.train.loader import IndexBatch
 from spikingmoe.train.optim import learning_rate_share, make_optimizer, temperature
+from spikingmoe.train.prepare import prepare_batch
+from spikingmoe.train.record import TrainingRecord
+from spikingmoe.train.sums import EpochSums
 
-Batch = tuple[Tensor, Tensor]
+__all__ = ["TrainingError", "TrainingModule"]
 
-
-class TrainingError(ValueError):
-    """Training cannot go on: the loss is no longer a number."""
+Batch = IndexBatch | tuple[Tensor, Tensor]
+SUMS, GENERATORS, RECORD = "epoch_sums", "generators", "record"  # keys of a checkpoint
+RANK_STRIDE = 2**40  # keeps the noise of several devices apart
 
 
 class TrainingModule(L.LightningModule):
     """Trains a SpikingTransformer.
 
     loss = cross entropy + the weighted routing losses (`RoutingLosses`), averaged over the routers;
-    each batch's decisions move the homeostatic biases.
+    each batch's decisions move the homeostatic biases. Batches are numbers of samples that lie on the
+    device (`IndexBatch`), or images with labels.
     `history` holds one record per epoch.
+
+    Args:
+        samples: what is trained on; all training images of `data` if not given.
     """
 
     def __init__(
-        self, model: SpikingTransformer, config: TrainConfig, data: ImageData, steps_per_epoch: int
+        self,
+        model: SpikingTransformer,
+        config: TrainConfig,
+        data: ImageData,
+        steps_per_epoch: int,
+        samples: Split | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self.background = data.background
+        self.normalisation, self.num_classes = data.normalisation, len(data.classes)
         self.steps_per_epoch = steps_per_epoch
+        self.samples = self._on_device(data.train if samples is None else samples)
+        self.validation = self._on_device(data.validation)
         self.history: list[dict[str, float]] = []
-        self._reset_sums()
+        self.sums = EpochSums()
+        self.health = Health(config.learning_rate)
+        self.record = TrainingRecord()
+        self.activity = Activity(model)
+        self.last_total = 0  # samples of the last step, over all devices
+        self._generators: dict[str, Any] | None = None
+        self._within_epoch = False  # a run that goes on there does not start an epoch
 
-    def _reset_sums(self) -> None:
-        self._loss = torch.zeros(())
-        self._correct = {"train": torch.zeros(()), "validation": torch.zeros(())}
-        self._seen = {"train": 0, "validation": 0}
+    def _on_device(self, split: Split) -> DeviceSplit:
+        return DeviceSplit(split, self.normalisation, self.num_classes)
+
+    def on_train_start(self) -> None:
+        for part in (self.samples, self.validation, self.sums, self.health, self.record):
+            part.to(self.device)
+        if self._within_epoch:
+            self._set_temperature()
+        if (
+            self._generators is not None
+        ):  # last, so that nothing before the next step draws from them
+            restore_generators(self._generators)
+            self._generators = None
+
+    def on_train_epoch_start(self) -> None:
+        self.sums.reset(self.device)
+        self._set_temperature()
+
+    def _set_temperature(self) -> None:
+        self.model.set_temperature(
+            temperature(
+                self.current_epoch,
+                initial=self.config.initial_temperature,
+                epochs=self.config.temperature_epochs,
+            )
+        )
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        images, labels = batch
-        generator = batch_generator(self.config.seed, self.current_epoch, batch_index)
-        torch.manual_seed(generator.initial_seed())  # noise in the model repeats on resume
-        images = random_shift(images, self.config.max_shift, self.background, generator)
-        if self.config.flip:
-            images = random_flip(images, generator)
+        images, targets, own, total = self._training_batch(batch, batch_index)
+        self._seed_noise(batch_index)
         out = self.model(images)
-        loss = F.cross_entropy(out.logits, labels, label_smoothing=self.config.label_smoothing)
+        loss = F.cross_entropy(
+            out.logits.float(), targets, label_smoothing=self.config.label_smoothing
+        )
         loss = loss + self._routing_loss(out.routing)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"training: the loss is {loss.item()} at epoch {self.current_epoch}, step "
-                f"{batch_index}; train anew with a learning_rate below {self.config.learning_rate:g}"
+        self.health.note(loss, self.current_epoch, batch_index)
+        share = own / total
+        self.model.adapt(joint_routing(out.routing, share), self.config.homeostatic_rate)
+        share_norm_statistics(self.model)
+        self.sums.add_training(loss, out.logits, targets, own)
+        self.record.note(loss, self.current_epoch, batch_index, self._learning_rate())
+        self.last_total = total
+        if own == total:
+            return loss
+        return loss * (share * self.trainer.world_size)  # devices' gradients are averaged
+
+    def _training_batch(self, batch: Batch, batch_index: int) -> tuple[Tensor, Tensor, int, int]:
+        """(images as the model takes them, targets, samples of this device, of all devices)."""
+        if isinstance(batch, IndexBatch):
+            images, targets = self.samples.training_batch(
+                batch.index, self.config, self.current_epoch
             )
-        self.model.adapt(out.routing, self.config.homeostatic_rate)
-        self._loss += loss.detach() * len(labels)
-        self._count("train", out.logits, labels)
-        return loss
+            return images, targets, batch.own, batch.total
+        images, labels = batch
+        index = torch.arange(len(labels), device=labels.device) + batch_index * len(labels)
+        images, targets = prepare_batch(
+            images,
+            labels,
+            index,
+            self.config,
+            self.normalisation,
+            self.num_classes,
+            epoch=self.current_epoch,
+        )
+        return model_input(images), targets, len(labels), len(labels)
+
+    def _learning_rate(self) -> float:
+        """Of the present step; 0 outside of a training."""
+        return self.optimizers().param_groups[0]["lr"] if self._trainer is not None else 0.0  # type: ignore[union-attr]
+
+    def _seed_noise(self, batch_index: int) -> None:
+        """Noise in the model repeats on resume, and is another on each device."""
+        generator = batch_generator(self.config.seed, self.current_epoch, batch_index)
+        torch.manual_seed((generator.initial_seed() + self.global_rank * RANK_STRIDE) % 2**63)
 
     def _routing_loss(self, routing: tuple[RoutingInfo, ...]) -> Tensor | float:
         """The weighted routing losses, each averaged over the routers."""
@@ -78,32 +156,44 @@ class TrainingModule(L.LightningModule):
                 total = total + weight * torch.stack(losses).mean()
         return total
 
-    def on_train_epoch_start(self) -> None:
-        self.model.set_temperature(
-            temperature(
-                self.current_epoch,
-                initial=self.config.initial_temperature,
-                epochs=self.config.temperature_epochs,
-            )
-        )
-
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
-        self._count("validation", self.model(batch[0]).logits, batch[1])
+        if isinstance(batch, IndexBatch):
+            (images, labels), own = self.validation.batch(batch.index), batch.own
+        else:
+            images, labels, own = model_input(batch[0]), batch[1], len(batch[1])
+        with torch.autocast(self.device.type, enabled=False):  # as `evaluate` does
+            out = self.model(images)
+        self.sums.add_validation(out.logits, labels, own)
+        if own:
+            self.activity.note(out.routing, own)
 
-    def _count(self, split: str, logits: Tensor, labels: Tensor) -> None:
-        self._correct[split] += (logits.detach().argmax(1) == labels).sum()
-        self._seen[split] += len(labels)
+    def on_validation_start(self) -> None:
+        self.activity.start()
+
+    def on_validation_end(self) -> None:
+        self.activity.stop()
 
     def on_train_epoch_end(self) -> None:
-        record = {
-            "epoch": float(self.current_epoch),
-            "loss": float(self._loss) / max(1, self._seen["train"]),
-            "train_accuracy": float(self._correct["train"]) / max(1, self._seen["train"]),
-            "validation_accuracy": float(self._correct["validation"])
-            / max(1, self._seen["validation"]),
-        }
-        self.history.append(record)
-        self._reset_sums()
+        self.health.check()
+        self.history.append(
+            {
+                "epoch": float(self.current_epoch),
+                **self.sums.record(),
+                "learning_rate": self._learning_rate(),
+            }
+        )
+        self.record.activity.append(self.activity.record(self.device))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SUMS] = self.sums.total()
+        checkpoint[GENERATORS] = generator_states()
+        checkpoint[RECORD] = self.record.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.sums.load(checkpoint[SUMS], self.global_rank)
+        self._generators = checkpoint[GENERATORS]
+        self.record.load(checkpoint[RECORD])
+        self._within_epoch = checkpoint[ABOUT]["steps"] > 0
 
     def configure_optimizers(self):
         optimizer = make_optimizer(self.model, self.config)

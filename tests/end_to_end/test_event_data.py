@@ -37,7 +37,7 @@ def recordings(tmp_path_factory):
 def run(recordings, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     argv = ["train", "--data=nmnist", f"--data-dir={recordings}", *EVENTS, *TINY, f"--out={out}"]
-    assert main([*argv, "--max-shift=0"]) == 0
+    assert main([*argv, "--max-shift=2", "--flip=true"]) == 0
     return out
 
 

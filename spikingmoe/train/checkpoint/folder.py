@@ -1,0 +1,61 @@
+"""A run's folder: which checkpoints it holds, and which of them are kept."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hardware.errors import FileError
+from spikingmoe.train.checkpoint.archive import read_checkpoint
+
+KEPT = 2  # resume falls back on the one before if the newest is damaged
+PATTERN = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.safetensors")
+
+
+def checkpoint_name(epochs: int, steps: int = 0) -> str:
+    """Name of the checkpoint after `epochs` whole epochs and `steps` steps of the next."""
+    within = f"-step-{steps:06d}" if steps else ""
+    return f"epoch-{epochs:04d}{within}.safetensors"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """A run's checkpoints, newest first."""
+    found = [
+        (int(m[1]), int(m[2] or 0), p)
+        for p in (run / "checkpoints").glob("*")
+        if (m := PATTERN.fullmatch(p.name))
+    ]
+    return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def remove_old(run: Path) -> None:
+    """Remove all checkpoints but the newest two."""
+    for old in checkpoints(run)[KEPT:]:
+        old.unlink(missing_ok=True)
+
+
+def make_run_folder(run: Path) -> None:
+    """Create the folder for checkpoints before any work is done; FileError if that is impossible."""
+    try:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{run}: cannot hold a run ({error.strerror}); use another --out") from None
+
+
+def newest_valid(run: Path) -> Path | None:
+    """The newest checkpoint that verifies; None if there is none at all.
+
+    Raises:
+        FileError: if there are checkpoints and every one is damaged.
+    """
+    first: FileError | None = None
+    for path in checkpoints(run):
+        try:
+            read_checkpoint(path)
+        except FileError as error:
+            first = first or error
+        else:
+            return path
+    if first is not None:
+        raise first
+    return None

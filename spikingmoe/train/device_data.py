@@ -1,0 +1,48 @@
+"""A whole split on the training device: batches are gathered there, from their numbers alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikingmoe.config import TrainConfig
+from spikingmoe.data.image_data import Normalisation, Split, model_input
+from spikingmoe.train.prepare import normalised, prepare_batch
+
+
+class DeviceSplit:
+    """Pixels as they are stored and labels, held where the model is.
+
+    Args:
+        normalisation: of the data set, also where its images are stored normalised.
+    """
+
+    def __init__(self, split: Split, normalisation: Normalisation | None, num_classes: int) -> None:
+        self.pixels, self.labels = split.stored, split.labels
+        self.normalisation, self.num_classes = normalisation, num_classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> None:
+        """Move all samples to `device`."""
+        self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(images as the model takes them, labels) without augmentation."""
+        return model_input(normalised(self.pixels[index], self.normalisation)), self.labels[index]
+
+    def training_batch(
+        self, index: Tensor, settings: TrainConfig, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """(augmented images as the model takes them, targets)."""
+        images, targets = prepare_batch(
+            self.pixels[index],
+            self.labels[index],
+            index,
+            settings,
+            self.normalisation,
+            self.num_classes,
+            epoch=epoch,
+        )
+        return model_input(images), targets
