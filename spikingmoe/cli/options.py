@@ -12,6 +12,7 @@ from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 
 COMMANDS = {
     "demo": "the whole chain on real images: train, lower, run on Lava, verify, energy, report",
+    "download": "bring a published data set into a folder",
     "train": "train a preset on a data set",
     "evaluate": "test accuracy of a trained run",
     "predict": "classify image files with a trained run",
@@ -80,7 +81,8 @@ def _add_data_dir(parser: jsonargparse.ArgumentParser) -> None:
         type=str,
         default=None,
         metavar="DIR",
-        help="folder that holds the unpacked data set, for cifar10 and cifar100",
+        help="folder of the data set ($SPIKINGMOE_DATA or ~/.cache/spikingmoe, where cifar10 and cifar100 are "
+        "downloaded if they are missing)",
     )
 
 
@@ -122,7 +124,10 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("--preset", default="digits", help="model preset (digits)")
     parser.add_argument(
-        "--data", default="digits", help="data set: digits, cifar10 or cifar100 (digits)"
+        "--data",
+        default="digits",
+        help="data set: digits; cifar10, cifar100; nmnist, dvsgesture, cifar10dvs (events); or folder: images of "
+        "your own in DIR/train/CLASS/*.png or jpg, and DIR/validation, DIR/test if there are any (digits)",
     )
     _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")
@@ -130,6 +135,27 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     _add_run_options(parser)
     _add_fields(parser, TrainConfig, {"data"})
     _add_fields(parser, ModelConfig, {"preset"})
+    return parser
+
+
+def _download(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    parser.add_argument(
+        "name", metavar="NAME", help="cifar10, cifar100, nmnist, dvsgesture or cifar10dvs"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=str,
+        default=None,
+        metavar="DIR",
+        help="folder to bring it into ($SPIKINGMOE_DATA or ~/.cache/spikingmoe)",
+    )
+    parser.add_argument(
+        "--url",
+        type=str,
+        default=None,
+        help="another address of the archive; ending in /, of a place that has all archives (where it is published)",
+    )
     return parser
 
 
@@ -310,6 +336,7 @@ def _recipes(**kwargs: object) -> jsonargparse.ArgumentParser:
 
 PARSERS = {
     "demo": _demo,
+    "download": _download,
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
