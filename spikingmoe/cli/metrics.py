@@ -126,7 +126,8 @@ def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
 
 def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:  # noqa: PT028
     """Accuracy on the whole test set, computed on `device`; the model stays on the CPU."""
-    split = data.test.in_steps(run.model_config.time_steps)
-    accuracy = evaluate(run.model, split, choose_device(device))[0]
+    accuracy = evaluate(
+        run.model, data.test.in_steps(run.model_config.time_steps), choose_device(device)
+    )[0]
     run.model.cpu()
     return accuracy

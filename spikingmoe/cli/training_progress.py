@@ -48,7 +48,9 @@ def training_progress(title: str, epochs: int) -> Iterator[Watch]:
             bar.update(task, completed=(record["epoch"] + 1) / epochs)
             bar.console.print(f"{title}: {epoch_text(record, epochs)}", markup=False)
 
-        yield Watch(epoch_line=epoch_line, position=show, every_s=BAR_S, notice=say, on_reuse=reused)
+        yield Watch(
+            epoch_line=epoch_line, position=show, every_s=BAR_S, notice=say, on_reuse=reused
+        )
 
 
 class Lines:

@@ -81,8 +81,10 @@ def train(
         TrainingError: the loss is no longer a number.
     """
     options, watch = options or RunOptions(), watch or Watch(epoch_line=report)
-    check_fit(config, data)
-    check_augmentation(settings, data)
+    check_shapes(config, data)
+    check_augmentation(
+        settings, channels=config.input_channels, is_events=data.time_steps is not None
+    )
     samples = training_samples(settings, data)
     device = check_devices(options, settings)
     start = _starting_point(config, settings, out, resume=resume)
@@ -153,11 +155,6 @@ def _fit(
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
         raise
-
-
-def check_fit(config: ModelConfig, data: ImageData) -> None:
-    """ValueError unless images, frames and classes of the data are those of the model."""
-    check_shapes(config, data)
 
 
 def training_samples(settings: TrainConfig, data: ImageData) -> Split:

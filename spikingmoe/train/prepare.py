@@ -9,8 +9,6 @@ from spikingmoe.config import TrainConfig
 from spikingmoe.data.augment import augment
 from spikingmoe.data.image_data import Normalisation
 
-IN_0_TO_1 = Normalisation((0.0,), (1.0,))
-
 
 def prepare_batch(
     pixels: Tensor,
@@ -32,12 +30,19 @@ def prepare_batch(
     Returns:
         float32 images of the same shape; classes (B,) or probabilities (B, classes).
     """
-    scale = normalisation or IN_0_TO_1
-    return augment(pixels, labels, index, settings, scale, num_classes, epoch=epoch)
+    known = normalisation or Normalisation((0.0,), (1.0,))
+    return augment(pixels, labels, index, settings, known, num_classes, epoch=epoch)
 
 
 def normalised(pixels: Tensor, normalisation: Normalisation | None) -> Tensor:
     """float32 images of uint8 pixels, on their device; images that are float32 already stay."""
     if pixels.dtype != torch.uint8:
         return pixels
-    return (normalisation or IN_0_TO_1).images(pixels)
+    images = pixels.float() / 255.0
+    if normalisation is None:
+        return images
+    mean, std = (
+        torch.tensor(values, device=pixels.device)[:, None, None]
+        for values in (normalisation.mean, normalisation.std)
+    )
+    return (images - mean) / std

@@ -9,7 +9,7 @@ from spikingmoe.config import TrainConfig
 from spikingmoe.data.augment import erase, mix, rand_augment
 from spikingmoe.data.augment.random_numbers import Draws
 from spikingmoe.data.augment.window import shift_and_flip
-from spikingmoe.data.image_data import ImageData, Normalisation
+from spikingmoe.data.image_data import Normalisation
 
 # Numbers of the draws of a sample; those of RandAugment come last, since their count is free.
 ROW, COLUMN, MIRRORED, ERASE = 0, 1, 2, 3
@@ -53,7 +53,7 @@ def augment(
         ValueError: settings that act on colours, for event frames or channels that are no colours.
     """
     shape = pixels.shape
-    check_settings(settings, channels=shape[-3], is_events=pixels.ndim == 5)
+    check_augmentation(settings, channels=shape[-3], is_events=pixels.ndim == 5)
     images = pixels.flatten(1, -3)  # (B, C or T C, height, width)
     draws = Draws(
         settings.seed,
@@ -99,13 +99,8 @@ def is_mixed(settings: TrainConfig, epoch: int) -> bool:
     return asked and (settings.mix_epochs == 0 or epoch < settings.mix_epochs)
 
 
-def check_augmentation(settings: TrainConfig, data: ImageData) -> None:
-    """ValueError for settings that mean nothing on a data set, before training begins."""
-    check_settings(settings, channels=data.input_shape[0], is_events=data.time_steps is not None)
-
-
-def check_settings(settings: TrainConfig, *, channels: int, is_events: bool) -> None:
-    """ValueError for settings that mean nothing on such pixels.
+def check_augmentation(settings: TrainConfig, *, channels: int, is_events: bool) -> None:
+    """ValueError for settings that mean nothing on such data; call it before training begins.
 
     Args:
         channels: of an image or a frame.
