@@ -138,6 +138,14 @@ def test_a_file_that_is_always_cut_is_given_up_with_what_came_kept(tmp_path):
     assert (tmp_path / "file.part").read_bytes() == CONTENT[:5000]
 
 
+def test_a_server_that_contradicts_itself_is_given_up(tmp_path):
+    """It announces more than it has, and says that there is no more: what is gained anew is no gain."""
+    with serve(Served({"file": CONTENT[:5000]}, length=300_000)) as served:
+        match = "3 times in a row; check the network"
+        refused(match, remote(served, size=False), tmp_path, attempts=3)
+        assert [r for _, r in served.asked] == [None, "bytes=5000-", None]
+
+
 def test_no_server_is_one_line(tmp_path):
     with serve(Served({})) as served:
         what = remote(served)
