@@ -62,6 +62,12 @@ def test_a_connection_that_is_cut_is_resumed_where_it_was(tmp_path, size):
         assert ranges == [None, "bytes=100000-", "bytes=150000-"]
 
 
+def test_a_connection_that_brings_something_may_break_again_and_again(tmp_path):
+    with serve(Served({"file": CONTENT}, cuts=[40_000] * 7)) as served:
+        assert fetch(remote(served), tmp_path, attempts=2).read_bytes() == CONTENT
+        assert len(served.asked) == 8
+
+
 def test_a_later_process_goes_on_with_the_part_that_is_there(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT[:123_456])
     with serve(Served({"file": CONTENT})) as served:
