@@ -13,7 +13,7 @@ from typing import get_args
 import jsonargparse
 
 from spikingmoe.cli.options import COMMANDS, PARSERS
-from spikingmoe.config import unknown
+from spikingmoe.config import get_recipe, unknown
 
 
 class UsageError(ValueError):
@@ -47,7 +47,11 @@ def parse(argv: list[str]) -> tuple[str, jsonargparse.Namespace]:
     silenced = io.StringIO()
     try:
         with contextlib.redirect_stderr(silenced):
-            return command, parser.parse_args(argv[1:])
+            arguments = parser.parse_args(argv[1:])
+            if (name := getattr(arguments, "recipe", None)) is not None:
+                recipe = get_recipe(name)  # read first, so that all else wins over it
+                arguments = parser.parse_args([f"--config={recipe.path}", *argv[1:]])
+            return command, arguments
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(f"{command}: {_explain(parser, argv[1:], error)}") from None
 

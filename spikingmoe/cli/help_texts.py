@@ -75,6 +75,7 @@ HELP = {
     "devices": "devices that share each batch",
     "workers": "processes that draw the sample order ahead",
     "save_minutes": "minutes between checkpoints within an epoch; 0: at epochs' ends only",
+    "logs": "write RUN/logs (CSV, TensorBoard) and RUN/curves.png",
     "threads": "CPU threads of training",
     "seed": "seed of weights, order and augmentation",
 }

@@ -12,6 +12,7 @@ from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 
 COMMANDS = {
     "demo": "the whole chain on real images: train, lower, run on Lava, verify, energy, report",
+    "download": "bring a published data set into a folder",
     "train": "train a preset on a data set",
     "evaluate": "test accuracy of a trained run",
     "predict": "classify image files with a trained run",
@@ -21,6 +22,7 @@ COMMANDS = {
     "energy": "estimate energy from counted operations, with the twins beside it",
     "report": "write the report page of a run",
     "presets": "list the presets with their sizes",
+    "recipes": "list the recipes that train can follow",
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
     "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
     "bundle": "write a checkpoint that only predicts, with its model card",
@@ -79,7 +81,8 @@ def _add_data_dir(parser: jsonargparse.ArgumentParser) -> None:
         type=str,
         default=None,
         metavar="DIR",
-        help="folder that holds the unpacked data set, for cifar10 and cifar100",
+        help="folder of the data set ($SPIKINGMOE_DATA or ~/.cache/spikingmoe, where cifar10 and cifar100 are "
+        "downloaded if they are missing)",
     )
 
 
@@ -112,9 +115,19 @@ def _add_twins(parser: jsonargparse.ArgumentParser) -> None:
 
 def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = _parser(**kwargs)
+    parser.add_argument(
+        "--recipe",
+        type=str,
+        default=None,
+        metavar="NAME",
+        help="options by name (see spikingmoe recipes); all others given here win over it",
+    )
     parser.add_argument("--preset", default="digits", help="model preset (digits)")
     parser.add_argument(
-        "--data", default="digits", help="data set: digits, cifar10 or cifar100 (digits)"
+        "--data",
+        default="digits",
+        help="data set: digits; cifar10, cifar100; nmnist, dvsgesture, cifar10dvs (events); or folder: images of "
+        "your own in DIR/train/CLASS/*.png or jpg, and DIR/validation, DIR/test if there are any (digits)",
     )
     _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")
@@ -122,6 +135,27 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     _add_run_options(parser)
     _add_fields(parser, TrainConfig, {"data"})
     _add_fields(parser, ModelConfig, {"preset"})
+    return parser
+
+
+def _download(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    parser.add_argument(
+        "name", metavar="NAME", help="cifar10, cifar100, nmnist, dvsgesture or cifar10dvs"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=str,
+        default=None,
+        metavar="DIR",
+        help="folder to bring it into ($SPIKINGMOE_DATA or ~/.cache/spikingmoe)",
+    )
+    parser.add_argument(
+        "--url",
+        type=str,
+        default=None,
+        help="another address of the archive; ending in /, of a place that has all archives (where it is published)",
+    )
     return parser
 
 
@@ -296,8 +330,13 @@ def _presets(**kwargs: object) -> jsonargparse.ArgumentParser:
     return parser
 
 
+def _recipes(**kwargs: object) -> jsonargparse.ArgumentParser:
+    return _parser(**kwargs)
+
+
 PARSERS = {
     "demo": _demo,
+    "download": _download,
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
@@ -307,6 +346,7 @@ PARSERS = {
     "energy": _energy,
     "report": _report,
     "presets": _presets,
+    "recipes": _recipes,
     "inspect": _inspect,
     "lesion": _lesion,
     "bundle": _bundle,

@@ -48,7 +48,9 @@ def training_progress(title: str, epochs: int) -> Iterator[Watch]:
             bar.update(task, completed=(record["epoch"] + 1) / epochs)
             bar.console.print(f"{title}: {epoch_text(record, epochs)}", markup=False)
 
-        yield Watch(epoch_line=epoch_line, position=show, every_s=BAR_S, on_reuse=reused)
+        yield Watch(
+            epoch_line=epoch_line, position=show, every_s=BAR_S, notice=say, on_reuse=reused
+        )
 
 
 class Lines:
@@ -61,7 +63,11 @@ class Lines:
     def watch(self, reused) -> Watch:
         """What `train` calls."""
         return Watch(
-            epoch_line=self._epoch, position=self._position, every_s=LINE_S, on_reuse=reused
+            epoch_line=self._epoch,
+            position=self._position,
+            every_s=LINE_S,
+            notice=say,
+            on_reuse=reused,
         )
 
     def _epoch(self, record: dict[str, float], epochs: int) -> None:

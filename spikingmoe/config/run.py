@@ -19,12 +19,14 @@ class RunOptions:
         devices: how many devices share each batch.
         workers: processes that draw the sample order ahead; the batches are the same with any number.
         save_minutes: a checkpoint is also written this often within an epoch; 0: at epochs' ends only.
+        logs: write RUN/logs (a CSV table, TensorBoard events) and RUN/curves.png.
     """
 
     device: str = "auto"
     devices: int = 1
     workers: int = 0
     save_minutes: float = 10.0
+    logs: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)

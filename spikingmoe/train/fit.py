@@ -14,7 +14,9 @@ import lightning as L
 import torch
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
+from spikingmoe.data.augment import check_augmentation
 from spikingmoe.data.data_notes import DataNotes
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import ModelOutput, SpikingTransformer
 from spikingmoe.train.averaging import WeightAverage
@@ -29,6 +31,7 @@ from spikingmoe.train.checkpoint import (
 from spikingmoe.train.device_data import DeviceSplit
 from spikingmoe.train.devices import Place, check_devices, fast_matrix_products, trainer_options
 from spikingmoe.train.loader import EpochBatches, index_loader
+from spikingmoe.train.logs import Logs
 from spikingmoe.train.module import TrainingModule
 from spikingmoe.train.reporting import EpochLine, Position, Reporting
 from spikingmoe.train.saving import Saving
@@ -44,12 +47,14 @@ class Watch:
     Attributes:
         epoch_line: gets the record of each epoch that has ended, and the number of epochs.
         position: gets where training is, every `every_s` seconds.
+        notice: gets a line that matters once.
         on_reuse: gets the run if it is complete already and nothing is trained.
     """
 
     epoch_line: EpochLine | None = None
     position: Callable[[Position], None] | None = None
     every_s: float = 60.0
+    notice: Callable[[str], None] | None = None
     on_reuse: Callable[[Run], None] | None = None
 
 
@@ -76,7 +81,10 @@ def train(
         TrainingError: the loss is no longer a number.
     """
     options, watch = options or RunOptions(), watch or Watch(epoch_line=report)
-    check_fit(config, data)
+    check_shapes(config, data)
+    check_augmentation(
+        settings, channels=config.input_channels, is_events=data.time_steps is not None
+    )
     samples = training_samples(settings, data)
     device = check_devices(options, settings)
     start = _starting_point(config, settings, out, resume=resume)
@@ -113,6 +121,8 @@ def _fit(
     callbacks: list[L.Callback] = []
     if settings.ema_decay:
         callbacks.append(WeightAverage(settings.ema_decay))
+    if options.logs:
+        callbacks.append(Logs(out, watch.notice))
     callbacks.append(Saving(out, config, StopRequest(), options.save_minutes, DataNotes.of(data)))
     callbacks.append(Reporting(watch.epoch_line, watch.position, every_s=watch.every_s))
     trainer = L.Trainer(
@@ -145,20 +155,6 @@ def _fit(
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
         raise
-
-
-def check_fit(config: ModelConfig, data: ImageData) -> None:
-    """ValueError unless images and classes of the data are those of the model."""
-    shape = (config.input_channels, config.image_size, config.image_size)
-    if data.input_shape != shape:
-        raise ValueError(
-            f"data '{data.name}' has images {data.input_shape}; model '{config.preset}' takes {shape}"
-        )
-    if len(data.classes) != config.num_classes:
-        raise ValueError(
-            f"data '{data.name}' has {len(data.classes)} classes; "
-            f"model '{config.preset}' has num_classes={config.num_classes}"
-        )
 
 
 def training_samples(settings: TrainConfig, data: ImageData) -> Split:

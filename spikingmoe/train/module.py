@@ -16,6 +16,7 @@ from spikingmoe.data.augment import batch_generator
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.layers.router import RoutingInfo, RoutingLosses
 from spikingmoe.model import SpikingTransformer
+from spikingmoe.train.activity import Activity
 from spikingmoe.train.checkpoint import ABOUT
 from spikingmoe.train.device_data import DeviceSplit, model_input
 from spikingmoe.train.devices import joint_routing, share_norm_statistics
@@ -24,12 +25,13 @@ from spikingmoe.train.health import Health, TrainingError
 from spikingmoe.train.loader import IndexBatch
 from spikingmoe.train.optim import learning_rate_share, make_optimizer, temperature
 from spikingmoe.train.prepare import prepare_batch
+from spikingmoe.train.record import TrainingRecord
 from spikingmoe.train.sums import EpochSums
 
 __all__ = ["TrainingError", "TrainingModule"]
 
 Batch = IndexBatch | tuple[Tensor, Tensor]
-SUMS, GENERATORS = "epoch_sums", "generators"  # keys of a checkpoint
+SUMS, GENERATORS, RECORD = "epoch_sums", "generators", "record"  # keys of a checkpoint
 RANK_STRIDE = 2**40  # keeps the noise of several devices apart
 
 
@@ -63,6 +65,9 @@ class TrainingModule(L.LightningModule):
         self.history: list[dict[str, float]] = []
         self.sums = EpochSums()
         self.health = Health(config.learning_rate)
+        self.record = TrainingRecord()
+        self.activity = Activity(model)
+        self.last_total = 0  # samples of the last step, over all devices
         self._generators: dict[str, Any] | None = None
         self._within_epoch = False  # a run that goes on there does not start an epoch
 
@@ -70,7 +75,7 @@ class TrainingModule(L.LightningModule):
         return DeviceSplit(split, self.normalisation, self.num_classes)
 
     def on_train_start(self) -> None:
-        for part in (self.samples, self.validation, self.sums, self.health):
+        for part in (self.samples, self.validation, self.sums, self.health, self.record):
             part.to(self.device)
         if self._within_epoch:
             self._set_temperature()
@@ -106,6 +111,8 @@ class TrainingModule(L.LightningModule):
         self.model.adapt(joint_routing(out.routing, share), self.config.homeostatic_rate)
         share_norm_statistics(self.model)
         self.sums.add_training(loss, out.logits, targets, own)
+        self.record.note(loss, self.current_epoch, batch_index, self._learning_rate())
+        self.last_total = total
         if own == total:
             return loss
         return loss * (share * self.trainer.world_size)  # devices' gradients are averaged
@@ -130,6 +137,10 @@ class TrainingModule(L.LightningModule):
         )
         return model_input(images), targets, len(labels), len(labels)
 
+    def _learning_rate(self) -> float:
+        """Of the present step; 0 outside of a training."""
+        return self.optimizers().param_groups[0]["lr"] if self._trainer is not None else 0.0  # type: ignore[union-attr]
+
     def _seed_noise(self, batch_index: int) -> None:
         """Noise in the model repeats on resume, and is another on each device."""
         generator = batch_generator(self.config.seed, self.current_epoch, batch_index)
@@ -151,19 +162,37 @@ class TrainingModule(L.LightningModule):
         else:
             images, labels, own = model_input(batch[0]), batch[1], len(batch[1])
         with torch.autocast(self.device.type, enabled=False):  # as `evaluate` does
-            self.sums.add_validation(self.model(images).logits, labels, own)
+            out = self.model(images)
+        self.sums.add_validation(out.logits, labels, own)
+        if own:
+            self.activity.note(out.routing, own)
+
+    def on_validation_start(self) -> None:
+        self.activity.start()
+
+    def on_validation_end(self) -> None:
+        self.activity.stop()
 
     def on_train_epoch_end(self) -> None:
         self.health.check()
-        self.history.append({"epoch": float(self.current_epoch), **self.sums.record()})
+        self.history.append(
+            {
+                "epoch": float(self.current_epoch),
+                **self.sums.record(),
+                "learning_rate": self._learning_rate(),
+            }
+        )
+        self.record.activity.append(self.activity.record(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[SUMS] = self.sums.total()
         checkpoint[GENERATORS] = generator_states()
+        checkpoint[RECORD] = self.record.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.sums.load(checkpoint[SUMS], self.global_rank)
         self._generators = checkpoint[GENERATORS]
+        self.record.load(checkpoint[RECORD])
         self._within_epoch = checkpoint[ABOUT]["steps"] > 0
 
     def configure_optimizers(self):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikingmoe.config import TrainConfig
-from spikingmoe.data.augment import batch_generator, random_flip, random_shift
+from spikingmoe.data.augment import augment
 from spikingmoe.data.image_data import Normalisation
 
 
@@ -30,11 +30,8 @@ def prepare_batch(
     Returns:
         float32 images of the same shape; classes (B,) or probabilities (B, classes).
     """
-    images = normalised(pixels, normalisation)
-    fill = normalisation.background if normalisation else (0.0,)
-    generator = batch_generator(settings.seed, epoch, int(index[0]))
-    images = random_shift(images, settings.max_shift, fill, generator)
-    return (random_flip(images, generator) if settings.flip else images), labels
+    known = normalisation or Normalisation((0.0,), (1.0,))
+    return augment(pixels, labels, index, settings, known, num_classes, epoch=epoch)
 
 
 def normalised(pixels: Tensor, normalisation: Normalisation | None) -> Tensor:

@@ -17,6 +17,7 @@ from hardware.ir.serialize import FORMAT_VERSION, KIND
 from spikingmoe.cli.main import main
 from spikingmoe.cli.options import COMMANDS
 from spikingmoe.config import PRESETS
+from spikingmoe.train.checkpoint import load_run
 
 TINY = [
     "--stem-channels=[4]",
@@ -456,7 +457,7 @@ def test_signals_leave_whole_files_and_a_run_that_goes_on(tmp_path):
             child.wait()
     for number in cases:
         out = tmp_path / number.name
-        files = [p.name for p in out.rglob("*") if p.is_file()]
-        assert all(name.endswith(".safetensors") for name in files), files
-        assert 1 <= len(files) <= 3
+        assert [p.name for p in out.rglob("*.tmp")] == []
+        assert load_run(out).epoch > 0
+        assert 1 <= len(list((out / "checkpoints").iterdir())) <= 3
         assert main(["evaluate", str(out)]) == 0

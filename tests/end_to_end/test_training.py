@@ -15,6 +15,7 @@ from small_runs import MODEL, SETTINGS, differences, flat, small_data
 from hardware.errors import FileError
 from hardware.files import write_archive
 from spikingmoe.config import TrainConfig, dense_twin, relu_twin
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import Split
 from spikingmoe.layers import router
 from spikingmoe.model import SpikingTransformer
@@ -26,7 +27,7 @@ from spikingmoe.train.checkpoint import (
     load_run,
     read_checkpoint,
 )
-from spikingmoe.train.fit import check_fit, evaluate, train
+from spikingmoe.train.fit import evaluate, train
 from spikingmoe.train.module import TrainingError, TrainingModule
 from spikingmoe.train.optim import temperature
 
@@ -69,8 +70,9 @@ def stop_at(monkeypatch, epoch, step):
 
 
 def test_training_leaves_two_checkpoints_and_a_history(whole):
-    names = sorted(p.name for p in whole.folder.rglob("*"))
-    assert names == ["checkpoints", "epoch-0002.safetensors", "epoch-0003.safetensors"]
+    names = sorted(p.name.partition(".tfevents")[0] for p in whole.folder.rglob("*"))
+    kept = ["epoch-0002.safetensors", "epoch-0003.safetensors"]
+    assert names == ["checkpoints", "curves.png", *kept, "events.out", "logs", "metrics.csv"]
     assert whole.epoch == 3
     assert [r["epoch"] for r in whole.history] == [0.0, 1.0, 2.0]
     for record in whole.history:
@@ -367,9 +369,9 @@ def test_data_that_does_not_fit_is_refused(data):
     with pytest.raises(
         ValueError, match=r"has images \(1, 8, 8\); model 'small' takes \(3, 8, 8\)"
     ):
-        check_fit(replace(MODEL, input_channels=3), data)
+        check_shapes(replace(MODEL, input_channels=3), data)
     with pytest.raises(ValueError, match="has 10 classes; model 'small' has num_classes=7"):
-        check_fit(replace(MODEL, num_classes=7), data)
+        check_shapes(replace(MODEL, num_classes=7), data)
 
 
 # ---- files from strangers
@@ -507,5 +509,4 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert 4 <= killed_at < 8
     assert train_in_child(out).wait() == 0
     assert differences(newest(out), newest(tmp_path / "whole")) == []
-    stray = [p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".safetensors"]
-    assert stray == []
+    assert [p.name for p in out.rglob("*.tmp")] == []

@@ -5,7 +5,7 @@ The only package of `spikingmoe` besides the command line that knows `hardware`:
 
 from __future__ import annotations
 
-from hardware.files import write_text
+from hardware.files import write_bytes, write_text
 from spikingmoe.train.checkpoint.archive import (
     ABOUT,
     FORMAT_VERSION,
@@ -39,5 +39,6 @@ __all__ = [
     "package_versions",
     "read_checkpoint",
     "remove_old",
+    "write_bytes",
     "write_text",
 ]
