@@ -123,7 +123,7 @@ def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
     return path
 
 
-def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:
+def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:  # noqa: PT028
     """Accuracy on the whole test set, computed on `device`; the model stays on the CPU."""
     accuracy = evaluate(run.model, data.test, choose_device(device))[0]
     run.model.cpu()

@@ -10,8 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from spikingmoe.cli.console import console, say
 from spikingmoe.train.checkpoint import Run
-from spikingmoe.train.fit import Watch
-from spikingmoe.train.reporting import Position
+from spikingmoe.train.reporting import Position, Watch
 
 LINE_S = 60.0  # at most this long without a line
 BAR_S = 0.5
@@ -48,7 +47,9 @@ def training_progress(title: str, epochs: int) -> Iterator[Watch]:
             bar.update(task, completed=(record["epoch"] + 1) / epochs)
             bar.console.print(f"{title}: {epoch_text(record, epochs)}", markup=False)
 
-        yield Watch(epoch_line=epoch_line, position=show, every_s=BAR_S, notice=say, on_reuse=reused)
+        yield Watch(
+            epoch_line=epoch_line, position=show, every_s=BAR_S, notice=say, on_reuse=reused
+        )
 
 
 class Lines:

@@ -148,9 +148,13 @@ def share_norm_statistics(model: nn.Module) -> None:
     """
     if not several_devices():
         return
-    buffers = [b for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    buffers = [
+        b for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))
+    ]
     if buffers:
         flat = torch.cat([b.flatten() for b in buffers])
-        parts = add_over_devices(flat).div_(dist.get_world_size()).split([b.numel() for b in buffers])
+        parts = (
+            add_over_devices(flat).div_(dist.get_world_size()).split([b.numel() for b in buffers])
+        )
         for buffer, part in zip(buffers, parts, strict=True):
             buffer.copy_(part.view_as(buffer))

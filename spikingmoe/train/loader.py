@@ -102,6 +102,4 @@ def make_loader(
 ) -> DataLoader:
     """Batches (images, labels) of a split that is held in memory."""
     sampler = EpochBatches(len(split), batch_size, seed, shuffle=shuffle)
-    return DataLoader(
-        _Images(split), batch_size=None, sampler=sampler, generator=torch.Generator()
-    )
+    return DataLoader(_Images(split), batch_size=None, sampler=sampler, generator=torch.Generator())

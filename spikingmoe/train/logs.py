@@ -20,7 +20,9 @@ from spikingmoe.train.record import STEP_COLUMNS
 SPEED = "images_per_second"
 FIRST = ("epoch", "step", "loss", "train_accuracy", "validation_accuracy", "learning_rate", SPEED)
 PICTURE_S = 60.0  # between two pictures of a run that goes on
-NO_TENSORBOARD = "no TensorBoard log: pip install 'spikingmoe[tensorboard]' (the CSV log has the same)"
+NO_TENSORBOARD = (
+    "no TensorBoard log: pip install 'spikingmoe[tensorboard]' (the CSV log has the same)"
+)
 
 Row = dict[str, float]
 
@@ -58,7 +60,12 @@ class Logs(Checkpoint):
         self._epoch_began, self._images = time.monotonic(), 0
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
         self._images += pl_module.last_total

@@ -79,7 +79,9 @@ class TrainingModule(L.LightningModule):
             part.to(self.device)
         if self._within_epoch:
             self._set_temperature()
-        if self._generators is not None:  # last, so that nothing before the next step draws from them
+        if (
+            self._generators is not None
+        ):  # last, so that nothing before the next step draws from them
             restore_generators(self._generators)
             self._generators = None
 
@@ -107,7 +109,6 @@ class TrainingModule(L.LightningModule):
         self.health.note(loss, self.current_epoch, batch_index)
         share = own / total
         self.model.adapt(joint_routing(out.routing, share), self.config.homeostatic_rate)
-        share_norm_statistics(self.model)
         self.sums.add_training(loss, out.logits, targets, own)
         self.record.note(loss, self.current_epoch, batch_index, self._learning_rate())
         self.last_total = total
@@ -115,9 +116,10 @@ class TrainingModule(L.LightningModule):
             return loss
         return loss * (share * self.trainer.world_size)  # devices' gradients are averaged
 
-    def _training_batch(
-        self, batch: Batch, batch_index: int
-    ) -> tuple[Tensor, Tensor, int, int]:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        share_norm_statistics(self.model)  # not sooner: the gradients need them as they were
+
+    def _training_batch(self, batch: Batch, batch_index: int) -> tuple[Tensor, Tensor, int, int]:
         """(images as the model takes them, targets, samples of this device, of all devices)."""
         if isinstance(batch, IndexBatch):
             images, targets = self.samples.training_batch(

@@ -51,10 +51,15 @@ class Saving(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        self.stop.__enter__()  # not before: Lightning takes SIGTERM for itself first
+        self.stop.open()  # not before: Lightning takes SIGTERM for itself first
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if batch_idx + 1 >= trainer.num_training_batches:
             return  # the end of the epoch saves it, with its validation

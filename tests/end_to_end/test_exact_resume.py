@@ -138,7 +138,8 @@ def disturbances(n, seed):
     ends = [(STEPS * epoch, epoch % 2 * 2, EVERY_STEP) for epoch in (1, 2, 3)]
     others = itertools.product((0, 2), (0.0, EVERY_STEP))
     return ends + [
-        (rng.randint(1, LAST - 1), *other) for other in itertools.islice(itertools.cycle(others), n - 3)
+        (rng.randint(1, LAST - 1), *other)
+        for other in itertools.islice(itertools.cycle(others), n - 3)
     ]
 
 
@@ -173,9 +174,7 @@ def test_killed_many_times(whole, tmp_path):
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_keep_the_step_that_was_being_done(whole, tmp_path, number, expected):
     cases = disturbances(trials(10), seed=7)
-    plans = [
-        (f"run{i}", step, number, workers, 0.0) for i, (step, workers, _) in enumerate(cases)
-    ]
+    plans = [(f"run{i}", step, number, workers, 0.0) for i, (step, workers, _) in enumerate(cases)]
     for code, seconds in run_plans(tmp_path, plans):
         assert code == expected
         assert seconds < 10
