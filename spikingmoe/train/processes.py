@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,9 +136,9 @@ def _child(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
 
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
     def tell(kind: str, content: tuple) -> None:
-        if os.getppid() != parent:
-            raise SystemExit("the process that started this training is gone")
         if place.rank == 0:
             speak.send((kind, content))
 
@@ -161,6 +162,13 @@ def _environment(**variables: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, also while it waits for another device."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _device(first: torch.device, rank: int) -> torch.device:
