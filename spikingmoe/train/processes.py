@@ -21,12 +21,13 @@ from spikingmoe.train.stopping import SIGNALS
 END_S = 10.0  # for the others to end by themselves, once one has ended
 POLL_S = 0.2
 FAILURE = "failure"
+LOST, LOST_CODE = ("gloo", "NCCL", "Connection", "process group"), 3  # another process is gone
 
 Work = Callable[[Place, "Tell"], None]
 Tell = Callable[[str, tuple], None]
 
 
-class DeviceError(RuntimeError):
+class DeviceError(ValueError):
     """A process that trained on one of several devices has died."""
 
 
@@ -147,6 +148,10 @@ def _child(
     except (ValueError, TypeError, OSError, MemoryError) as error:
         speak.send((FAILURE, " ".join(str(error).split()) or type(error).__name__))
         raise SystemExit(2) from None
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise SystemExit(LOST_CODE) from None  # the one that died is what matters
 
 
 @contextmanager
