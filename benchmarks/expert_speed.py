@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import torch
-from harness import Report, seconds_in_turns, spread
+from harness import Report, paired_ratio, seconds_in_turns, spread
 from torch import Tensor, nn
 
 from spikingmoe.config import ModelConfig
@@ -129,11 +129,6 @@ def expert_step(experts: Experts, dispatch: str, x: Tensor, gates: Tensor) -> Ca
         step()
 
     return with_dispatch
-
-
-def paired_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median of the ratios within each round: what slows a whole round cancels."""
-    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
 def spikes_like(args: argparse.Namespace) -> Tensor:

@@ -158,6 +158,11 @@ def spread(values: Sequence[float]) -> dict[str, float | int]:
     return {"median": median, "low": low, "high": high, "n": len(values)}
 
 
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """Median of the ratios within each round: what slows a whole round cancels."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"

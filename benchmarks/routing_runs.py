@@ -18,10 +18,11 @@ from benchmarks.routing_measures import active_parameters, answer, expert_figure
 from benchmarks.routing_record import Record, pack_right
 from benchmarks.routing_variants import VARIANTS
 from spikingmoe.cli.metrics import file_digest
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.checkpoint import Run
-from spikingmoe.train.fit import check_fit, train, training_samples
+from spikingmoe.train.fit import train, training_samples
 from spikingmoe.train.loader import make_loader
 from spikingmoe.train.module import TrainingError
 
@@ -175,7 +176,7 @@ def check_all(experiment: Experiment, jobs: Sequence[Job], data: ImageData) -> N
     Raises:
         ValueError: data, preset or a variant do not fit.
     """
-    check_fit(experiment.base, data)
+    check_shapes(experiment.base, data)
     training_samples(experiment.settings, data)
     data.test.first(experiment.synops_images)
     for name in dict.fromkeys(job.variant for job in jobs):

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Frames = Float[Tensor, "frames B C height width"]  # 1 frame for a still image, else T
+Maps = Float[Tensor, "frames B height width C"]  # channels last
+Convolved = Float[Tensor, "steps B height_out width_out C_out"]
 Tokens = Float[Tensor, "T B N D"]
 Gates = Float[Tensor, "T B N E"]
 Prompt = Float[Tensor, "T B M"]

@@ -201,7 +201,7 @@ def _of_mlp(stage: ModelConfig, tokens: int, width: int) -> Iterator[Term]:
 
 def _check_known(config: ModelConfig) -> None:
     rules = {
-        "neuron": ("lif",),
+        "neuron": ("lif", "norse"),
         "attention": ("qk", "none"),
         "routing": ("top_k", "noisy_top_k", "dense"),
         "route_by": ("token",),

@@ -27,6 +27,19 @@ MODEL = ModelConfig(
 SETTINGS = TrainConfig(epochs=2, batch_size=32, warmup_epochs=1)
 
 
+def tiny_options(epochs: int = 1, samples: int = 128) -> list[str]:
+    """Options of `spikingmoe train` for a run of about a second on the digits."""
+    names = ("time_steps", "stem_channels", "stem_strides", "embed_dim", "depth", "num_heads")
+    names += ("expert_width", "num_experts", "prompt_width")
+    model = [
+        f"--{n.replace('_', '-')}={list(v) if isinstance(v, tuple) else v}"
+        for n in names
+        for v in [getattr(MODEL, n)]
+    ]
+    recipe = {"epochs": epochs, "batch-size": 64, "warmup-epochs": 0, "train-samples": samples}
+    return [*model, *(f"--{name}={value}" for name, value in recipe.items())]
+
+
 def small_data(train: int = 160, rest: int = 64) -> ImageData:
     """The first few digits of each split."""
     data = load_data("digits")

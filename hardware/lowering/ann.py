@@ -25,9 +25,9 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
     value over the tokens; dwconv has neither; ssa takes its two matrix products.
 
     Args:
-        images: (B, C, height, width).
+        images: (B, C, height, width), or event frames (B, T, C, height, width).
     """
-    if model.config.neuron != "relu":
+    if model.config.is_spiking:
         raise HardwareError(
             "count_ann_layers needs a model with neuron='relu'; count spikes instead"
         )
@@ -37,7 +37,7 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
         for watched, counter in _counters(module):
             handles.append(watched.register_forward_hook(_hook(_part(name), counter, counts)))
     try:
-        model.eval()(images)
+        model.eval()(images.transpose(0, 1) if images.ndim == 5 else images)
     finally:
         for handle in handles:
             handle.remove()

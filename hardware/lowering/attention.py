@@ -9,7 +9,7 @@ from hardware.errors import LoweringError
 from hardware.ir.synapses import Conv2d, Sparse
 from hardware.lowering.builder import Builder, Stream, Tap, token_synapse
 from hardware.lowering.fold import fold_conv, fold_linear, to_numpy
-from hardware.lowering.views import channel_map, token_map
+from hardware.lowering.views import channel_map, plain, token_map
 from spikingmoe.layers.attention import (
     DepthwiseMixing,
     QKAttention,
@@ -130,7 +130,7 @@ def _lower_dwconv(builder: Builder, mixing: DepthwiseMixing, path: str, stream: 
     x = builder.read_stream(stream, f"{path}.x", mixing.neuron, f"{path}.neuron", view)
     weight, bias = fold_conv(mixing.conv, mixing.norm)
     mixed = builder.lif(
-        f"{path}.mixed", shape, mixing.mixed_neuron, f"{path}.mixed_neuron", view, bias
+        f"{path}.mixed", shape, mixing.mixed_neuron, f"{path}.mixed_neuron", plain, bias
     )
     builder.synapses.append(
         Conv2d(source=x, target=mixed, weight=weight, padding=(1, 1), groups=shape[-1])

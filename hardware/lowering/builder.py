@@ -12,7 +12,7 @@ from hardware.errors import LoweringError
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout, Relay
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense, Expert, one_to_one
-from spikingmoe.layers.neuron import LIF as TorchLIF
+from spikingmoe.layers.norse_neuron import LIF_MODULES
 
 INPUT = "input"  # the population that sends the images
 STREAM = "stream"  # the scale group of the first stage's residual stream
@@ -80,7 +80,7 @@ class Builder:
         scale_group: str = "",
     ) -> str:
         """A population for the neurons `module`; LoweringError if they are not our LIF."""
-        if not isinstance(module, TorchLIF):
+        if not isinstance(module, LIF_MODULES):
             raise LoweringError(
                 path,
                 f"{type(module).__name__} is no LIF neuron with a hard reset to zero; "

@@ -10,7 +10,7 @@ from hardware.errors import LoweringError
 from hardware.ir.synapses import Conv2d
 from hardware.lowering.builder import INPUT, STREAM, Builder, Stream
 from hardware.lowering.fold import Folded, fold_conv
-from hardware.lowering.views import channels_last, token_map
+from hardware.lowering.views import plain, token_map
 from spikingmoe.layers.downsample import Downsample
 from spikingmoe.layers.stem import ConvNorm, Stem
 
@@ -37,7 +37,7 @@ def lower_stem(builder: Builder, stem: nn.Module, size: int) -> Stream:
             (size, size, len(folded[0])),
             stem.neurons[index],
             f"stem.neurons.{index}",
-            channels_last,
+            plain,
             folded[1],
         )
         builder.synapses.append(synapse(source))

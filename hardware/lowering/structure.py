@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from hardware.errors import LoweringError
-from spikingmoe.layers.neuron import LIF
+from spikingmoe.layers.norse_neuron import LIF_MODULES
 from spikingmoe.model import SpikingTransformer
 
 
@@ -23,10 +23,12 @@ def check_structure(model: SpikingTransformer) -> None:
         own = expected.get(name)
         if own is None:
             raise LoweringError(name, f"{type(module).__name__} was added; no rule knows it")
-        if isinstance(own, LIF) and not isinstance(module, LIF):
+        if isinstance(own, LIF_MODULES) and not isinstance(module, LIF_MODULES):
             continue  # refused where the neuron is lowered
         same = type(module) is type(own)
-        if not same or (not isinstance(own, LIF) and module.extra_repr() != own.extra_repr()):
+        if not same or (
+            not isinstance(own, LIF_MODULES) and module.extra_repr() != own.extra_repr()
+        ):
             raise LoweringError(
                 name,
                 f"no rule for {type(module).__name__}({module.extra_repr()}) in the place of "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikingmoe.layers.expert import Experts
-from spikingmoe.layers.neuron import LIF
+from spikingmoe.layers.norse_neuron import LIF_MODULES
 
 
 @dataclass
@@ -85,7 +85,7 @@ def record_firing(model: nn.Module) -> Iterator[FiringRecord]:
             dispatches.append((mixture, mixture.dispatch))
             mixture.dispatch = "masked"
         for module in names:
-            if isinstance(module, LIF):
+            if isinstance(module, LIF_MODULES):
                 handles.append(module.register_forward_hook(hook))
         handles.append(model.register_forward_hook(lambda *_: record.count_latest()))
         yield record

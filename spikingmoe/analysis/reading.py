@@ -20,7 +20,7 @@ from spikingmoe.analysis.measures import (
     shares,
 )
 from spikingmoe.analysis.tally import RoutingTally
-from spikingmoe.data.image_data import Split
+from spikingmoe.data.image_data import Split, model_input
 from spikingmoe.layers.router import Router
 from spikingmoe.model import SpikingTransformer
 
@@ -181,7 +181,7 @@ def read_mixture(
         with record_firing(model) as firing:
             for start in range(0, len(split), BATCH):
                 batch = split.at(slice(start, start + BATCH))
-                out = model(batch.images.to(weight.device, weight.dtype))
+                out = model(model_input(batch.images).to(weight.device, weight.dtype))
                 correct += int((out.logits.argmax(1).cpu() == batch.labels).sum())
                 steps = zip(tallies, routers.values(), out.routing, strict=True)
                 for tally, router, info in steps:

@@ -10,7 +10,7 @@ import torch
 from spikingmoe.analysis.effects import Effect, compare_answers
 from spikingmoe.analysis.lesion import lesion
 from spikingmoe.analysis.targets import Target
-from spikingmoe.data.image_data import Split
+from spikingmoe.data.image_data import Split, model_input
 from spikingmoe.model import SpikingTransformer
 
 BATCH = 256
@@ -23,7 +23,8 @@ def answers(model: SpikingTransformer, split: Split) -> np.ndarray:
     model.eval()
     try:
         batches = (split.at(slice(i, i + BATCH)).images for i in range(0, len(split), BATCH))
-        logits = [model(images.to(weight.device, weight.dtype)).logits.cpu() for images in batches]
+        inputs = (model_input(images).to(weight.device, weight.dtype) for images in batches)
+        logits = [model(frames).logits.cpu() for frames in inputs]
     finally:
         model.train(was_training)
     return torch.cat(logits).numpy()

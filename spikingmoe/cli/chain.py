@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 
 from hardware.errors import FileError
+from spikingmoe.cli.console import progress
 from spikingmoe.cli.training_progress import training_progress
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, dense_twin, relu_twin
+from spikingmoe.data import load_data_for
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, load_run, newest_valid
 from spikingmoe.train.fit import train
@@ -25,7 +29,7 @@ MOE = "moe"
 
 def model_name(run: Run) -> str:
     """What a run is called beside its twins: moe, dense or relu."""
-    if run.model_config.neuron == "relu":
+    if not run.model_config.is_spiking:
         return "relu"
     return "dense" if run.model_config.routing == "dense" else MOE
 
@@ -82,6 +86,14 @@ def open_run(path: str) -> Run:
     return run
 
 
+def open_data(run: Run, args: Namespace) -> ImageData:
+    """The data set that a command names, or the run's own, as the run's model takes it."""
+    name = getattr(args, "data", None) or run.train_config.data
+    data = load_data_for(run.model_config, name, args.data_dir, watch=progress)
+    check_shapes(run.model_config, data)
+    return data
+
+
 def train_run(
     config: ModelConfig,
     settings: TrainConfig,
@@ -105,11 +117,12 @@ def load_twins(run: Run, folder: Path, data: ImageData, *, make: bool) -> dict[s
         return twins
     for name, twin_of in TWINS.items():
         out = folder / name
+        config = twin_of(run.model_config)
         if make:
             twins[name] = train_run(
-                twin_of(run.model_config),
+                config,
                 run.train_config,
-                data,
+                data.in_steps(config.time_steps),
                 out,
                 resume=True,
                 title=f"{name} twin",

@@ -69,7 +69,9 @@ def _explain(parser: jsonargparse.ArgumentParser, argv: Sequence[str], error: Ex
     if wrong and (allowed := _allowed(hints.get(wrong[1]), wrong[2])):
         return f"{wrong[1]}={wrong[2]}; {allowed}"
     hint = ""
-    if "unrecognized arguments" in str(error) and any(a.nargs == "*" for a in parser._actions):
+    if "unrecognized arguments" in str(error) and any(
+        a.nargs in ("*", "+") for a in parser._actions
+    ):
         hint = "; names stand right after RUN, before the options"
     return " ".join(str(error).split())[:400] + hint
 

@@ -6,26 +6,30 @@ from jsonargparse import Namespace
 
 from hardware.energy import get_table
 from hardware.lowering import lower
-from spikingmoe.cli.chain import load_twins, model_name, open_run, output_folder, test_images
+from spikingmoe.cli.chain import (
+    load_twins,
+    model_name,
+    open_data,
+    open_run,
+    output_folder,
+    test_images,
+)
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
-from spikingmoe.data import load_data
-from spikingmoe.train.fit import check_fit
 
 
 def run(args: Namespace) -> int:
     """Counts times a cost table, for the run and its twins."""
     table = get_table(args.costs)
     trained = open_run(args.run)
-    if trained.model_config.neuron == "lif":
+    if trained.model_config.is_spiking:
         lower(trained.model)  # refuses what cannot be lowered before twins are trained
     elif not table.prices_ann:
         raise ValueError(
             f"{args.run}: is a ReLU network, which cost table '{args.costs}' has no price for; "
             "use --costs horowitz45"
         )
-    data = load_data(trained.train_config.data, args.data_dir)
-    check_fit(trained.model_config, data)
+    data = open_data(trained, args)
     split = test_images(data, args.images)
     out = output_folder(args.out, trained.folder / "energy")
     runs = {

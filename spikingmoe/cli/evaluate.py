@@ -5,18 +5,16 @@ from __future__ import annotations
 from jsonargparse import Namespace
 
 from spikingmoe.analysis.reading import routers_of
-from spikingmoe.cli.chain import open_run, output_folder
+from spikingmoe.cli.chain import open_data, open_run, output_folder
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, write_metrics
-from spikingmoe.data import load_data
-from spikingmoe.train.fit import check_fit, evaluate
+from spikingmoe.train.fit import evaluate
 
 
 def run(args: Namespace) -> int:
     """Test accuracy, and how the experts were used."""
     trained = open_run(args.run)
-    data = load_data(args.data or trained.train_config.data, args.data_dir)
-    check_fit(trained.model_config, data)
+    data = open_data(trained, args)
     out = output_folder(args.out, trained.folder / "evaluate")
     accuracy, seconds, outputs = evaluate(trained.model, data.test)
     rows = [

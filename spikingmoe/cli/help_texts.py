@@ -36,7 +36,7 @@ HELP = {
     "relay_kernel": "side of the relay cells' receptive fields",
     "relay_stride": "relay cells stand at every n-th pixel",
     "cortical_feedback": "a prompt per block that also sees the block before",
-    "neuron": "lif, or relu for the non-spiking twin",
+    "neuron": "lif, norse (the same neuron by Norse), or relu for the non-spiking twin",
     "membrane_decay": "share of the membrane kept from step to step, a multiple of 1/4096 below 1",
     "threshold": "of the membrane: a neuron spikes above it",
     "surrogate": "gradient of a spike: atan, fast_sigmoid or sigmoid",

@@ -12,13 +12,11 @@ from hardware.files import write_bytes
 from spikingmoe.analysis import Information, LinkReading, MixtureReading, read_mixture
 from spikingmoe.analysis.pictures import class_png, load_png, region_png, steps_png
 from spikingmoe.analysis.reading import DEAD_SHARE, routers_of
-from spikingmoe.cli.chain import open_run, output_folder
+from spikingmoe.cli.chain import open_data, open_run, output_folder
 from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.cli.metrics import base_metrics, write_metrics
-from spikingmoe.data import load_data
 from spikingmoe.data.image_data import Split
 from spikingmoe.train.checkpoint import Run
-from spikingmoe.train.fit import check_fit
 
 DEFAULT_SAMPLES = 1000
 ALIKE = 1e-9  # shares that differ by less are the same: image-wise gates know no place
@@ -28,8 +26,7 @@ def run(args: Namespace) -> int:
     """Who works in the mixtures, for which classes and where: tables, pictures, metrics.json."""
     trained = open_run(args.run)
     refuse_dense(trained)
-    data = load_data(args.data or trained.train_config.data, args.data_dir)
-    check_fit(trained.model_config, data)
+    data = open_data(trained, args)
     split = choose_images(data.test, args.samples)
     out = output_folder(args.out, trained.folder / "inspect")
     with progress(f"reading {len(split)} test images") as update:

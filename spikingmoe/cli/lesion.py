@@ -26,13 +26,11 @@ from spikingmoe.analysis.lesion_picture import (
     total_q_values,
 )
 from spikingmoe.analysis.reading import routers_of
-from spikingmoe.cli.chain import open_run, output_folder
+from spikingmoe.cli.chain import open_data, open_run, output_folder
 from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.cli.inspect import choose_images
 from spikingmoe.cli.metrics import base_metrics, write_metrics
-from spikingmoe.data import load_data
 from spikingmoe.model import SpikingTransformer
-from spikingmoe.train.fit import check_fit
 
 MOST_CLASSES = 12  # that a table on a terminal has columns for
 
@@ -42,8 +40,7 @@ def run(args: Namespace) -> int:
     trained = open_run(args.run)
     model, names = trained.model, list(args.targets) or list(list_targets(trained.model))
     check_targets(model, names, all_at_once=args.together, reroute=args.reroute)
-    data = load_data(args.data or trained.train_config.data, args.data_dir)
-    check_fit(trained.model_config, data)
+    data = open_data(trained, args)
     split = choose_images(data.test, args.samples)
     out = output_folder(args.out, trained.folder / "lesion")
     loads: dict[str, np.ndarray] = {}

@@ -29,8 +29,9 @@ def energy_of(
     Args:
         trace: of the run on `split`, if it was recorded before.
     """
-    if run.model_config.neuron == "relu":
-        layers = count_ann_layers(run.model, split.images)
+    if not run.model_config.is_spiking:
+        images = split.in_steps(run.model_config.time_steps).images
+        layers = count_ann_layers(run.model, images)
         priced = [table for table in tables if COST_TABLES[table].prices_ann]
         return {table: ann_energy(layers, table, samples=len(split)) for table in priced}
     graph = lower(run.model)
@@ -125,6 +126,8 @@ def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
 
 def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:  # noqa: PT028
     """Accuracy on the whole test set, computed on `device`; the model stays on the CPU."""
-    accuracy = evaluate(run.model, data.test, choose_device(device))[0]
+    accuracy = evaluate(
+        run.model, data.test.in_steps(run.model_config.time_steps), choose_device(device)
+    )[0]
     run.model.cpu()
     return accuracy

@@ -12,8 +12,10 @@ from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 
 COMMANDS = {
     "demo": "the whole chain on real images: train, lower, run on Lava, verify, energy, report",
+    "download": "bring a published data set into a folder",
     "train": "train a preset on a data set",
     "evaluate": "test accuracy of a trained run",
+    "predict": "classify image files with a trained run",
     "lower": "turn a trained run into a program for Lava",
     "simulate": "run a program on a backend",
     "verify": "compare torch, the reference and Lava spike by spike",
@@ -23,6 +25,7 @@ COMMANDS = {
     "recipes": "list the recipes that train can follow",
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
     "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
+    "bundle": "write a checkpoint that only predicts, with its model card",
 }
 
 
@@ -59,7 +62,11 @@ def _add_run_options(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder that `spikingmoe train --out` wrote")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="folder that `spikingmoe train --out` wrote, or the name of a bundled checkpoint",
+    )
 
 
 def _add_out(parser: jsonargparse.ArgumentParser, default: str) -> None:
@@ -74,7 +81,8 @@ def _add_data_dir(parser: jsonargparse.ArgumentParser) -> None:
         type=str,
         default=None,
         metavar="DIR",
-        help="folder that holds the unpacked data set, for cifar10 and cifar100",
+        help="folder of the data set ($SPIKINGMOE_DATA or ~/.cache/spikingmoe, where cifar10 and cifar100 are "
+        "downloaded if they are missing)",
     )
 
 
@@ -116,7 +124,10 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("--preset", default="digits", help="model preset (digits)")
     parser.add_argument(
-        "--data", default="digits", help="data set: digits, cifar10 or cifar100 (digits)"
+        "--data",
+        default="digits",
+        help="data set: digits; cifar10, cifar100; nmnist, dvsgesture, cifar10dvs (events); or folder: images of "
+        "your own in DIR/train/CLASS/*.png or jpg, and DIR/validation, DIR/test if there are any (digits)",
     )
     _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")
@@ -124,6 +135,27 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
     _add_run_options(parser)
     _add_fields(parser, TrainConfig, {"data"})
     _add_fields(parser, ModelConfig, {"preset"})
+    return parser
+
+
+def _download(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    parser.add_argument(
+        "name", metavar="NAME", help="cifar10, cifar100, nmnist, dvsgesture or cifar10dvs"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=str,
+        default=None,
+        metavar="DIR",
+        help="folder to bring it into ($SPIKINGMOE_DATA or ~/.cache/spikingmoe)",
+    )
+    parser.add_argument(
+        "--url",
+        type=str,
+        default=None,
+        help="another address of the archive; ending in /, of a place that has all archives (where it is published)",
+    )
     return parser
 
 
@@ -145,6 +177,33 @@ def _evaluate(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument("--data", type=str, default=None, help="data set (the run's own)")
     _add_data_dir(parser)
     _add_out(parser, "RUN/evaluate")
+    return parser
+
+
+def _predict(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        type=str,
+        help="png, jpg or webp files, right after RUN; the middle square is resized to the input",
+    )
+    parser.add_argument(
+        "--top", type=int, default=2, metavar="N", help="classes told per image (2)"
+    )
+    _add_out(parser, "none: metrics.json is written only with it")
+    return parser
+
+
+def _bundle(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = _parser(**kwargs)
+    _add_run(parser)
+    parser.add_argument(
+        "--name", type=str, required=True, help="of the two files, such as cifar-tiny"
+    )
+    _add_out(parser, "the working directory")
     return parser
 
 
@@ -277,8 +336,10 @@ def _recipes(**kwargs: object) -> jsonargparse.ArgumentParser:
 
 PARSERS = {
     "demo": _demo,
+    "download": _download,
     "train": _train,
     "evaluate": _evaluate,
+    "predict": _predict,
     "lower": _lower,
     "simulate": _simulate,
     "verify": _verify,
@@ -288,4 +349,5 @@ PARSERS = {
     "recipes": _recipes,
     "inspect": _inspect,
     "lesion": _lesion,
+    "bundle": _bundle,
 }

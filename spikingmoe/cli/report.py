@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 from jsonargparse import Namespace
+from torch import Tensor
 
 from hardware.files import write_text
 from hardware.ir.graph import SpikeGraph
 from hardware.lowering import lower
 from hardware.simulate import simulate
 from hardware.trace import SpikeTrace
-from spikingmoe.cli.chain import open_run, output_folder
+from spikingmoe.cli.chain import open_data, open_run, output_folder
 from spikingmoe.cli.comparison import first
 from spikingmoe.cli.console import say
 from spikingmoe.cli.metrics import (
@@ -23,19 +24,16 @@ from spikingmoe.cli.metrics import (
     test_accuracy,
     write_metrics,
 )
-from spikingmoe.data import load_data
 from spikingmoe.data.image_data import ImageData
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.page import build_page
 from spikingmoe.train.checkpoint import Run
-from spikingmoe.train.fit import check_fit
 
 
 def run(args: Namespace) -> int:
     """Gather what earlier commands measured of a run and write its page."""
     trained = open_run(args.run)
-    data = load_data(trained.train_config.data, args.data_dir)
-    check_fit(trained.model_config, data)
+    data = open_data(trained, args)
     split = data.test.first(args.samples)
     graph = lower(trained.model)
     out = output_folder(args.out, trained.folder / "report")
@@ -90,7 +88,7 @@ def make_facts(
     """What the page shows, for the samples that all `traces` hold; `reference` gives the spikes."""
     samples = min(t.samples for t in traces.values())
     split = data.test.first(samples)
-    pixels = data.normalisation.pixels(split.images).movedim(1, -1).numpy()
+    pixels = pictures(data.normalisation.pixels(split.images)).movedim(1, -1).numpy()
     return ReportFacts(
         metrics=metrics,
         classes=data.classes,
@@ -101,6 +99,14 @@ def make_facts(
         depth=dict(graph.depth),
         history=trained.history,
     )
+
+
+def pictures(pixels: Tensor) -> Tensor:
+    """(n, C, height, width) in 0..1; events are summed over their frames, the most frequent pixel is 1."""
+    if pixels.ndim == 4:
+        return pixels
+    summed = pixels.sum(dim=1)
+    return summed / summed.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
 
 
 def write_report(folder: Path, facts: ReportFacts) -> Path:

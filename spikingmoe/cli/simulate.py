@@ -25,7 +25,15 @@ def run(args: Namespace) -> int:
     graph = SpikeGraph.load(args.program)
     if not args.data and "data" not in graph.notes:
         raise ValueError(f"{args.program}: does not say which data it was trained on; use --data")
-    data = load_data(args.data or str(graph.notes["data"]), args.data_dir)
+    height, _, channels = graph.data_input.shape
+    data = load_data(
+        args.data or str(graph.notes["data"]),
+        args.data_dir,
+        image_size=height,
+        channels=channels,
+        time_steps=graph.time_steps,
+        watch=progress,
+    )
     split = data.test.first(args.samples)
     out = output_folder(args.out, Path(f"{args.program}.simulate"))
     arithmetic = args.arithmetic or graph.arithmetic

@@ -8,10 +8,10 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from spikingmoe.cli.chain import train_run
-from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.cli.metrics import base_metrics, test_accuracy, write_metrics
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, get_preset, override
-from spikingmoe.data import load_data
+from spikingmoe.data import load_data_for
 
 FREE_NUMBER = ("threshold", "dynamic")
 
@@ -19,7 +19,7 @@ FREE_NUMBER = ("threshold", "dynamic")
 def run(args: Namespace) -> int:
     """Train a preset and report its test accuracy at the last epoch."""
     config, settings = configurations(args, args.preset, args.data)
-    data = load_data(args.data, args.data_dir)
+    data = load_data_for(config, args.data, args.data_dir, watch=progress)
     if args.num_classes is None:
         config = override(config, num_classes=len(data.classes))
     name = args.recipe or args.preset

@@ -11,6 +11,7 @@ from spikingmoe.cli.chain import (
     check_time_limit,
     load_twins,
     model_name,
+    open_data,
     open_run,
     output_folder,
     test_images,
@@ -18,8 +19,6 @@ from spikingmoe.cli.chain import (
 from spikingmoe.cli.comparison import Verified, accuracies, verify_run
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
-from spikingmoe.data import load_data
-from spikingmoe.train.fit import check_fit
 
 
 def run(args: Namespace) -> int:
@@ -27,8 +26,7 @@ def run(args: Namespace) -> int:
     check_time_limit(args.time_limit)
     trained = open_run(args.run)
     lower(trained.model)  # refuses what cannot be lowered before twins are trained
-    data = load_data(trained.train_config.data, args.data_dir)
-    check_fit(trained.model_config, data)
+    data = open_data(trained, args)
     split = test_images(data, args.images)
     split.first(args.samples)  # refuses a wrong number before anything runs
     out = output_folder(args.out, trained.folder / "verify")

@@ -26,7 +26,7 @@ Hold = Literal["step", "window"]
 Chain = Literal["none", "depth", "time"]
 PromptKind = Literal["learned", "random", "noise", "none"]
 Attention = Literal["qk", "sdsa", "dwconv", "ssa", "none"]
-Neuron = Literal["lif", "relu"]
+Neuron = Literal["lif", "norse", "relu"]
 Surrogate = Literal["atan", "fast_sigmoid", "sigmoid"]
 
 
@@ -71,7 +71,8 @@ class ModelConfig:
             every `relay_stride`-th pixel in both directions.
         prompt_grid: the prompt pools relay cells onto a grid of this size.
         cortical_feedback: one prompt per block, which also sees the spikes of the block before.
-        neuron: "lif", or "relu" for the non-spiking twin (`time_steps` is 1 then).
+        neuron: "lif", the same neuron by "norse", or "relu" for the non-spiking twin (`time_steps` is
+            1 then).
     """
 
     preset: str = "custom"
@@ -117,6 +118,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_types(self)
         check_model(self)
+
+    @property
+    def is_spiking(self) -> bool:
+        """Whether its neurons spike, whichever library computes them."""
+        return self.neuron != "relu"
 
     @property
     def is_mixture(self) -> bool:

@@ -143,8 +143,8 @@ MADE_FOR: dict[str, str] = {
     "cifar-tiny": "cifar10, cifar100",
     "cifar-small": "cifar10, cifar100",
     "cifar-base": "cifar10, cifar100",
-    "events-tiny": "event frames (no data set yet)",
-    "events-small": "event frames (no data set yet)",
+    "events-tiny": "nmnist, dvsgesture, cifar10dvs (events)",
+    "events-small": "nmnist, dvsgesture, cifar10dvs (events)",
     "imagenet-small": "ImageNet (planned size)",
     "imagenet-base": "ImageNet (planned size)",
 }

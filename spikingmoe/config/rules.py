@@ -92,7 +92,7 @@ def _check_neuron(c: ModelConfig) -> None:
             f"membrane_decay={c.membrane_decay} is no multiple of 1/4096, the step of the target's "
             f"decays; the nearest is {nearest}",
         )
-    if c.neuron == "relu" and (c.time_steps != 1 or c.routing != "dense"):
+    if not c.is_spiking and (c.time_steps != 1 or c.routing != "dense"):
         _refuse(c, "neuron='relu' needs time_steps=1 and routing='dense'")
 
 

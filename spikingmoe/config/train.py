@@ -34,7 +34,7 @@ class TrainConfig:
             many operations per image, of a magnitude in 0..10 with this spread; 0 operations: none.
         random_erasing: probability that a rectangle of an image is erased (Zhong 2020).
         mixup, cutmix: alpha of the Beta distribution of the mixing share (Zhang 2018, Yun 2019); 0:
-            none; with both, each batch takes one of them.
+            none; with both, each image takes one of them.
         mix_epochs: epochs in which images are mixed; 0: all.
         threads: of the CPU; part of the recipe, since it decides the order of floating-point sums.
             One is best for small models, also where other work runs beside.

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 60,000 colour photographs of 32x32 pixels, from a local folder.
+"""CIFAR-10 and CIFAR-100: 60,000 colour photographs of 32x32 pixels.
 
 Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009). The layout is that
 of the published "python version": one pickle per batch, rows of 3,072 bytes (red, green, blue).
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikingmoe.data.image_data import ImageData, Normalisation, Split, stratified_split
+from spikingmoe.data.image_data import ImageData, Split, channel_statistics, stratified_split
+from spikingmoe.data.published import CIFAR10_FILES, CIFAR100_FILES, how_to_get
 from spikingmoe.data.restricted_pickle import read_pickle
 
 SPLIT_SEED = 20260101
 VALIDATION_SHARE = 0.1  # 5,000 of the 50,000 training images
 SHAPE = (3, 32, 32)
-ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ CIFAR10 = Layout(
     name="cifar10",
     folder="cifar-10-batches-py",
     archive="cifar-10-python.tar.gz",
-    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-    test="test_batch",
-    meta="batches.meta",
+    train=CIFAR10_FILES[:5],
+    test=CIFAR10_FILES[5],
+    meta=CIFAR10_FILES[6],
     labels=b"labels",
     class_names=b"label_names",
     num_classes=10,
@@ -53,9 +53,9 @@ CIFAR100 = Layout(
     name="cifar100",
     folder="cifar-100-python",
     archive="cifar-100-python.tar.gz",
-    train=("train",),
-    test="test",
-    meta="meta",
+    train=CIFAR100_FILES[:1],
+    test=CIFAR100_FILES[1],
+    meta=CIFAR100_FILES[2],
     labels=b"fine_labels",
     class_names=b"fine_label_names",
     num_classes=100,
@@ -84,11 +84,7 @@ def load_cifar(layout: Layout, data_dir: Path) -> ImageData:
         ValueError: a file is missing, damaged, or not as published; the message names it.
     """
     folder = data_dir if data_dir.name == layout.folder else data_dir / layout.folder
-    if not folder.is_dir():
-        raise ValueError(
-            f"{folder}: no such folder; unpack {layout.archive} (the python version of "
-            f"{layout.name}) and give the folder it lies in as --data-dir"
-        )
+    _check_complete(folder, layout)
     classes = _class_names(folder / layout.meta, layout)
     pixels, labels = _read_split(folder, layout.train, layout)
     test_pixels, test_labels = _read_split(folder, (layout.test,), layout)
@@ -105,17 +101,15 @@ def load_cifar(layout: Layout, data_dir: Path) -> ImageData:
     )
 
 
-def channel_statistics(pixels: Tensor) -> Normalisation:
-    """Mean and standard deviation of each channel of uint8 pixels (n, C, height, width), in 0..1."""
-    total = square = torch.zeros(pixels.shape[1], dtype=torch.float64)
-    for chunk in pixels.split(ROWS_AT_ONCE):
-        values = chunk.double() / 255.0
-        total = total + values.sum(dim=(0, 2, 3))
-        square = square + values.square().sum(dim=(0, 2, 3))
-    count = pixels.numel() / pixels.shape[1]
-    mean = total / count
-    std = (square / count - mean.square()).clamp(min=0).sqrt()
-    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
+def _check_complete(folder: Path, layout: Layout) -> None:
+    files = (*layout.train, layout.test, layout.meta)
+    lacking = [name for name in files if not (folder / name).is_file()]
+    if lacking:
+        what = f"lacks {', '.join(lacking)}" if folder.is_dir() else "no such folder"
+        raise ValueError(
+            f"{folder}: {what}; get the data with {how_to_get(layout.name, folder.parent)}, or unpack "
+            f"{layout.archive} there"
+        )
 
 
 def _class_names(path: Path, layout: Layout) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 SUBSET_SEED = 20260102
+ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,13 @@ class Normalisation:
             )
 
     def images(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels (n, C, height, width) as normalised float32 images."""
-        mean, std = self._columns
-        return (pixels.float() / 255.0 - mean) / std
+        """Pixels (..., C, height, width) in 0..255 as normalised float32 images."""
+        mean, std = self._columns(pixels.device)
+        return (pixels / 255.0).sub_(mean).div_(std)  # one new tensor, not four
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised images (n, C, height, width) as pixels in 0..1."""
-        mean, std = self._columns
+        """Normalised images (..., C, height, width) as pixels in 0..1."""
+        mean, std = self._columns(images.device)
         return (images * std + mean).clamp(0, 1)
 
     @property
@@ -43,18 +45,19 @@ class Normalisation:
         """The normalised value of a black pixel, per channel."""
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
-    @property
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        return tuple(torch.tensor(v)[:, None, None] for v in (self.mean, self.std))  # type: ignore[return-value]
+    def _columns(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
+        return mean, std
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels (n,), int64.
+    """Images, or event frames, and labels (n,), int64.
 
     Attributes:
-        stored: (n, C, height, width), normalised float32; or, to take a quarter of the memory, uint8
-            pixels that `normalisation` turns into images when they are used.
+        stored: images (n, C, height, width) or frames of events (n, T, C, height, width); normalised
+            float32, or, to take a quarter of the memory, uint8 pixels (counts of events) that
+            `normalisation` turns into images when they are used.
     """
 
     stored: Tensor
@@ -69,23 +72,59 @@ class Split:
                 f"labels; needs as many of each, {kind} "
                 f"{'with' if self.normalisation else 'without'} a normalisation"
             )
+        if self.stored.ndim not in (4, 5):
+            raise ValueError(
+                f"split: images have shape {tuple(self.stored.shape)}; needs (n, C, height, width), "
+                f"or (n, T, C, height, width) for event frames"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(C, height, width)."""
-        return tuple(self.stored.shape[1:])
+        """(C, height, width) of an image or a frame."""
+        return tuple(self.stored.shape[-3:])
+
+    @property
+    def time_steps(self) -> int | None:
+        """Frames T per sample; None for still images."""
+        return self.stored.shape[1] if self.stored.ndim == 5 else None
 
     @property
     def images(self) -> Tensor:
-        """All images (n, C, height, width), float32, normalised."""
+        """All of them, float32, normalised: (n, C, height, width), or frames (n, T, C, height, width)."""
         return self.normalisation.images(self.stored) if self.normalisation else self.stored
 
     def at(self, index: Tensor | slice) -> Split:
         """The samples at an index or in a slice."""
         return Split(self.stored[index], self.labels[index], self.normalisation)
+
+    def in_steps(self, time_steps: int) -> Split:
+        """The same samples for a model with so many time steps.
+
+        Still images, and frames of that number, stay. For one step, as a network without spikes takes them,
+        the counts of all frames are added up (at most 255), and divided by sqrt(T) as much.
+
+        Raises:
+            ValueError: another number of frames, which only counting the events anew can give.
+        """
+        frames = self.time_steps
+        if frames in (None, time_steps):
+            return self
+        if time_steps != 1 or self.normalisation is None:
+            raise ValueError(
+                f"split: samples of {frames} frames do not become {time_steps}; load the data with "
+                f"time_steps={time_steps}"
+            )
+        sums = torch.cat(
+            [
+                part.sum(dim=1, keepdim=True).clamp(max=255).to(torch.uint8)
+                for part in self.stored.split(ROWS_AT_ONCE)
+            ]
+        )
+        std = tuple(math.sqrt(frames) * s for s in self.normalisation.std)
+        return Split(sums, self.labels, Normalisation(self.normalisation.mean, std))
 
     def first(self, n: int) -> Split:
         """The first `n` samples; ValueError if there are fewer."""
@@ -117,21 +156,64 @@ class ImageData:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(C, height, width)."""
+        """(C, height, width) of an image or a frame."""
         return self.train.image_shape
+
+    @property
+    def time_steps(self) -> int | None:
+        """Frames T per sample of event data; None for still images."""
+        return self.train.time_steps
 
     @property
     def background(self) -> tuple[float, ...]:
         """The normalised value of a black pixel, per channel."""
         return self.normalisation.background
 
+    def in_steps(self, time_steps: int) -> ImageData:
+        """The same data for a model with so many time steps; see `Split.in_steps`."""
+        if self.time_steps in (None, time_steps):
+            return self
+        train, validation, test = (
+            split.in_steps(time_steps) for split in (self.train, self.validation, self.test)
+        )
+        assert train.normalisation is not None
+        return replace(
+            self,
+            normalisation=train.normalisation,
+            train=train,
+            validation=validation,
+            test=test,
+        )
+
     @property
     def input_limit(self) -> float:
         """Largest magnitude in the training images: what a fixed-point input must represent."""
         stored = self.train.stored
-        extremes = torch.stack([stored.amin(dim=(0, 2, 3)), stored.amax(dim=(0, 2, 3))])
+        others = [axis for axis in range(stored.ndim) if axis != stored.ndim - 3]  # not C
+        extremes = torch.stack([stored.amin(dim=others), stored.amax(dim=others)])
         two = Split(extremes[..., None, None], torch.zeros(2), self.train.normalisation)
         return float(two.images.abs().max())
+
+
+def channel_statistics(pixels: Tensor) -> Normalisation:
+    """Mean and standard deviation of each channel of uint8 pixels (n, C, height, width), in 0..1."""
+    total = square = torch.zeros(pixels.shape[1], dtype=torch.float64)
+    for chunk in pixels.split(ROWS_AT_ONCE):
+        values = chunk.double() / 255.0
+        total = total + values.sum(dim=(0, 2, 3))
+        square = square + values.square().sum(dim=(0, 2, 3))
+    count = pixels.numel() / pixels.shape[1]
+    mean = total / count
+    std = (square / count - mean.square()).clamp(min=0).sqrt()
+    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def model_input(images: Tensor) -> Tensor:
+    """A batch as the model takes it: images (B, C, height, width) as they are, frames with T first.
+
+    Shapes: (B, T, C, height, width) -> (T, B, C, height, width).
+    """
+    return images.transpose(0, 1) if images.ndim == 5 else images
 
 
 def dealt_order(labels: Tensor) -> Tensor:

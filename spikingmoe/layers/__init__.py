@@ -10,6 +10,7 @@ from spikingmoe.layers.attention import (
 from spikingmoe.layers.expert import Experts, SpikingMLP
 from spikingmoe.layers.moe import DenseMLP, MixtureOfExperts
 from spikingmoe.layers.neuron import LIF, And
+from spikingmoe.layers.norse_neuron import NorseLIF
 from spikingmoe.layers.prompt import FeedbackPrompt, NoisePrompt, RelayPool, SDPrompt
 from spikingmoe.layers.router import Router
 from spikingmoe.layers.stem import Stem
@@ -23,6 +24,7 @@ __all__ = [
     "FeedbackPrompt",
     "MixtureOfExperts",
     "NoisePrompt",
+    "NorseLIF",
     "QKAttention",
     "RelayPool",
     "Router",

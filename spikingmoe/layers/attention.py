@@ -19,6 +19,7 @@ from spikingmoe.functional.attention import (
     sdsa_channel_sum,
     ssa_products,
 )
+from spikingmoe.layers.fire import fire
 from spikingmoe.layers.linear import LinearNorm
 from spikingmoe.layers.neuron import And, make_neuron
 from spikingmoe.shapes import Tokens
@@ -62,8 +63,8 @@ class QKAttention(nn.Module):
 
     def forward(self, stream: Tokens) -> Tokens:
         x = self.neuron(stream)
-        query = self.query_neuron(self.query(x))
-        key = self.key_neuron(self.key(x))
+        query = self.query.fire(x, self.query_neuron)
+        key = self.key.fire(x, self.key_neuron)
         token = self.token_neuron(qk_token_sum(query, self.gain))
         return self.project(self.gate(per_head(token, key.shape[-1]), key))
 
@@ -105,9 +106,9 @@ class SDSAttention(nn.Module):
 
     def forward(self, stream: Tokens) -> Tokens:
         x = self.neuron(stream)
-        query = self.query_neuron(self.query(x))
-        key = self.key_neuron(self.key(x))
-        value = self.value_neuron(self.value(x))
+        query = self.query.fire(x, self.query_neuron)
+        key = self.key.fire(x, self.key_neuron)
+        value = self.value.fire(x, self.value_neuron)
         total = sdsa_channel_sum(self.key_value(key, value), self.gain(stream.shape[2]))
         channel = self.channel_neuron(total)
         return self.project(self.gate(query, channel[:, :, None]))
@@ -144,10 +145,9 @@ class DepthwiseMixing(nn.Module):
                 f"attention 'dwconv': {tokens} tokens are no square map; use a square number "
                 f"of tokens"
             )
-        x_TBDN = self.neuron(stream).transpose(2, 3)
-        mixed = self.norm(self.conv(x_TBDN.flatten(0, 1).unflatten(2, (side, side))))
-        mixed_TBND = mixed.flatten(2).unflatten(0, stream.shape[:2]).transpose(2, 3)
-        return self.project(self.mixed_neuron(mixed_TBND))
+        x_RCHW = self.neuron(stream).flatten(0, 1).unflatten(1, (side, side)).movedim(-1, 1)
+        mixed_TBHWD = self.conv(x_RCHW).movedim(1, -1).unflatten(0, stream.shape[:2])
+        return self.project(fire(self.mixed_neuron, self.norm, mixed_TBHWD).flatten(2, 3))
 
 
 class HeadProducts(nn.Module):
@@ -199,9 +199,9 @@ class SpikingSelfAttention(nn.Module):
 
     def forward(self, stream: Tokens) -> Tokens:
         x = self.neuron(stream)
-        query = self.query_neuron(self.query(x))
-        key = self.key_neuron(self.key(x))
-        value = self.value_neuron(self.value(x))
+        query = self.query.fire(x, self.query_neuron)
+        key = self.key.fire(x, self.key_neuron)
+        value = self.value.fire(x, self.value_neuron)
         current = self.products(query, key, value) * self.gain(stream.shape[2])[:, None]
         return self.project(self.attention_neuron(current.flatten(3)))
 

@@ -34,5 +34,4 @@ class Downsample(nn.Module):
         side = math.isqrt(stream.shape[2])
         if side**2 != stream.shape[2]:
             raise ValueError(f"downsample: {stream.shape[2]} tokens are no square map")
-        spikes_TBCHW = self.neuron(stream).transpose(2, 3).unflatten(3, (side, side))
-        return self.conv(spikes_TBCHW).flatten(3).transpose(2, 3)
+        return self.conv(self.neuron(stream).unflatten(2, (side, side))).flatten(2, 3)

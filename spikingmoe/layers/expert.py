@@ -13,9 +13,11 @@ from spikingmoe.config.model import Dispatch
 from spikingmoe.functional.dispatch import DispatchPlan, plan_dispatch
 from spikingmoe.functional.dispatch_cost import masked_is_faster
 from spikingmoe.functional.gate_rows import gate_rows
+from spikingmoe.functional.grouped_linear import grouped_linear
+from spikingmoe.kernels import can_fuse, fused_expert_lif, fused_norm
 from spikingmoe.layers.gated_norm import GatedBatchNorm
 from spikingmoe.layers.linear import LinearNorm
-from spikingmoe.layers.neuron import And, make_neuron
+from spikingmoe.layers.neuron import LIF, And, make_neuron
 from spikingmoe.shapes import Gates, Tokens
 
 MeanOutputs = Float[Tensor, "E D"]
@@ -103,26 +105,50 @@ class Experts(nn.Module):
             return self._nothing(x, gates)
         x_RD = x.flatten(0, 2).index_select(0, plan.rows)
         gate_R = gates.flatten().index_select(0, plan.gates) if gates.requires_grad else None
-        current_RF = _per_expert(self.weight1, self.norm1, _gated(x_RD, gate_R), sizes)
-        hidden_RF = self._fire(_gated(current_RF, gate_R), plan)
-        out_RD = _gated(_per_expert(self.weight2, self.norm2, hidden_RF, sizes), gate_R)
-        out_SD = torch.zeros_like(x).flatten(0, 2).index_add(0, plan.rows, out_RD.to(x.dtype))
+        hidden_RF, out_RD = self._rows(x_RD, gate_R, plan)
+        out_SD = out_RD.new_zeros(x.shape).flatten(0, 2).index_add(0, plan.rows, out_RD)
         means = [spikes.sum(0) / max(1, len(spikes)) for spikes in hidden_RF.split(sizes)]
         return out_SD.view_as(x), self._mean_outputs(torch.stack(means))
 
+    def _rows(
+        self, x_RD: Tensor, gate_R: Tensor | None, plan: DispatchPlan
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden spikes (R, F) and outputs (R, D) of the chosen rows."""
+        sizes, neuron = plan.rows_per_expert, self.neuron
+        if isinstance(neuron, LIF) and neuron.has_kernel and can_fuse(x_RD):
+            current_RF = grouped_linear(x_RD, self.weight1, sizes)
+            hidden_RF = fused_expert_lif(
+                current_RF,
+                self.norm1.weight,
+                self.norm1.bias,
+                gate_R,
+                self.norm1.moments(current_RF, sizes),
+                plan,
+                neuron.constants,
+            )
+            out_RD = grouped_linear(hidden_RF, self.weight2, sizes)
+            moments = self.norm2.moments(out_RD, sizes)
+            affine = (self.norm2.weight, self.norm2.bias)
+            return hidden_RF, fused_norm(out_RD, *affine, moments, sizes=sizes, gates=gate_R)
+        current_RF = _per_expert(self.weight1, self.norm1, _gated(x_RD, gate_R), sizes)
+        hidden_RF = self._fire(_gated(current_RF, gate_R), plan)
+        out_RD = _gated(_per_expert(self.weight2, self.norm2, hidden_RF, sizes), gate_R)
+        return hidden_RF, out_RD.to(x_RD.dtype)
+
     def _fire(self, current_RF: Tensor, plan: DispatchPlan) -> Tensor:
         """Spikes of the chosen rows from their currents, (R, F)."""
-        slots = current_RF
-        if plan.slots is not None:
-            slots = current_RF.new_zeros(plan.num_slots, current_RF.shape[1])
-            slots = slots.index_copy(0, plan.slots, current_RF)
-        parts = slots.split([sequences * steps for sequences, steps in plan.groups])
+        slots = plan.slots
+        current = current_RF
+        if slots.of_rows is not None:
+            current = current_RF.new_zeros(slots.total, current_RF.shape[1])
+            current = current.index_copy(0, slots.of_rows, current_RF)
+        parts = current.split([sequences * steps for sequences, steps in slots.groups])
         spikes = [
             self.neuron(part.unflatten(0, group).movedim(1, 0)).movedim(0, 1).flatten(0, 1)
-            for part, group in zip(parts, plan.groups, strict=True)
+            for part, group in zip(parts, slots.groups, strict=True)
         ]
         hidden = spikes[0] if len(spikes) == 1 else torch.cat(spikes)
-        return hidden if plan.slots is None else hidden.index_select(0, plan.slots)
+        return hidden if slots.of_rows is None else hidden.index_select(0, slots.of_rows)
 
 
 class SpikingMLP(nn.Module):
@@ -135,7 +161,7 @@ class SpikingMLP(nn.Module):
         self.down = LinearNorm(width, config.embed_dim)
 
     def forward(self, x: Tokens) -> Tokens:
-        return self.down(self.neuron(self.up(x)))
+        return self.down(self.up.fire(x, self.neuron))
 
 
 def _per_expert(weight: Tensor, norm: GatedBatchNorm, x: Tensor, sizes: list[int]) -> Tensor:

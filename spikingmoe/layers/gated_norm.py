@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikingmoe.kernels import Moments, own_moments
+
 MIN_ROWS = 16
 
 
@@ -46,7 +48,7 @@ class GatedBatchNorm(nn.Module):
 
     With fewer than 16 such rows an expert uses its running statistics and does not update them.
     `forward` takes all rows of all experts; `unbind` gives norms that take the chosen rows of one
-    expert and leave the product with the gate to the caller.
+    expert and leave the product with the gate to the caller, `moments` what a fused kernel needs.
 
     Shapes: x (E, rows, F), gates (E, rows, 1) -> (E, rows, F).
     """
@@ -79,6 +81,23 @@ class GatedBatchNorm(nn.Module):
             RowNorm(*own, momentum=momentum, eps=self.eps)
             for own in zip(*(tensor.unbind() for tensor in tensors), strict=True)
         ]
+
+    def moments(self, x: Tensor, sizes: list[int]) -> Moments:
+        """What each expert normalises its rows with; running statistics are updated while training.
+
+        Args:
+            x: (R, F), ordered by expert. sizes: rows of each.
+        """
+        mean, var = self.running_mean.clone().double(), self.running_var.clone().double()
+        own = tuple(self.training and size >= MIN_ROWS for size in sizes)
+        for expert, x_e in enumerate(x.split(sizes)):
+            if own[expert]:
+                found = own_moments(x_e, self.eps)
+                mean[expert], var[expert] = found.mean, found.var
+                unbiased = found.var * (len(x_e) / (len(x_e) - 1))
+                self.running_mean[expert].lerp_(found.mean.to(self.running_mean), self.momentum)
+                self.running_var[expert].lerp_(unbiased.to(self.running_var), self.momentum)
+        return Moments(mean=mean, var=var, eps=self.eps, own=own)
 
     def _affine(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.weight * torch.rsqrt(var + self.eps)

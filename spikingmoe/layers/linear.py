@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from spikingmoe.layers.fire import fire, normalise
+
 
 class LinearNorm(nn.Module):
     """y = BN(W x) on the last axis; statistics over all other axes. (..., D_in) -> (..., D_out)."""
@@ -14,5 +16,8 @@ class LinearNorm(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
-        return self.norm(y.flatten(0, -2)).view_as(y)
+        return normalise(self.norm, self.linear(x))
+
+    def fire(self, x: Tensor, neuron: nn.Module) -> Tensor:
+        """neuron(BN(W x)), fused where possible. (T, ..., D_in) -> (T, ..., D_out)."""
+        return fire(neuron, self.norm, self.linear(x))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from spikingmoe.config import ModelConfig, Surrogate
 from spikingmoe.functional.lif import lif
 from spikingmoe.functional.surrogate import make_surrogate
+from spikingmoe.kernels import NeuronConstants, can_fuse, fused_lif
 
 
 class LIF(snntorch.Leaky):
@@ -16,6 +17,7 @@ class LIF(snntorch.Leaky):
 
     Equation and arguments as `spikingmoe.functional.lif`. The same neuron as `snntorch.Leaky` with
     `reset_mechanism="zero", reset_delay=False`, stepped from zero; it keeps no state between calls.
+    Where there is a fused kernel for device and dtype (`spikingmoe.kernels`) it runs: same spikes.
 
     Args:
         membrane_decay: snnTorch's beta, in [0, 1).
@@ -43,9 +45,33 @@ class LIF(snntorch.Leaky):
         snntorch.SpikingNeuron.instances.remove(self)  # a global list that would keep models alive
         self.membrane_decay = membrane_decay
         self.firing_threshold = threshold
+        self.surrogate: Surrogate = surrogate
         self.detach_reset = detach_reset
+        self._own_gradient = self.spike_grad
+
+    @property
+    def constants(self) -> NeuronConstants:
+        """What a fused kernel must know."""
+        return NeuronConstants(
+            membrane_decay=self.membrane_decay,
+            threshold=self.firing_threshold,
+            surrogate=self.surrogate,
+            detach_reset=self.detach_reset,
+        )
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the fused kernels compute this neuron inside of a larger operation: not with a
+        `spike_grad` put in later, nor where a hook wants to see the currents."""
+        return self._is_plain and not (self._forward_hooks or self._forward_pre_hooks)
+
+    @property
+    def _is_plain(self) -> bool:
+        return type(self) is LIF and self.spike_grad is self._own_gradient
 
     def forward(self, current: Tensor) -> Tensor:  # type: ignore[override]
+        if self._is_plain and can_fuse(current):
+            return fused_lif(current, self.constants)
         return lif(
             current,
             membrane_decay=self.membrane_decay,
@@ -62,7 +88,11 @@ def make_neuron(config: ModelConfig) -> nn.Module:
     """The neuron that the configuration asks for."""
     if config.neuron == "relu":
         return nn.ReLU()
-    return LIF(
+    if config.neuron == "norse":
+        from spikingmoe.layers.norse_neuron import NorseLIF as Neuron
+    else:
+        Neuron = LIF
+    return Neuron(
         membrane_decay=config.membrane_decay,
         threshold=config.threshold,
         surrogate=config.surrogate,

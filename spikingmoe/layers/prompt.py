@@ -119,7 +119,7 @@ class SDPrompt(nn.Module):
             self.requires_grad_(False)
 
     def forward(self, frames: Frames) -> Prompt:
-        return self.neuron(self.project(self.relay_pool(frames)))
+        return self.project.fire(self.relay_pool(frames), self.neuron)
 
 
 class FeedbackPrompt(nn.Module):

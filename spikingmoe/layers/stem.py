@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from spikingmoe.config import ModelConfig
+from spikingmoe.layers.fire import fire, normalise
 from spikingmoe.layers.neuron import make_neuron
-from spikingmoe.shapes import Frames, Tokens
+from spikingmoe.shapes import Convolved, Frames, Maps, Tokens
 
 
 class ConvNorm(nn.Module):
-    """3x3 convolution without bias, then batch norm."""
+    """3x3 convolution without bias, then batch norm.
+
+    Shapes: (T, B, height, width, C) -> (T, B, height', width', C'): channels last, as neurons, norms
+    and the convolutions of a processor like them.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, B, C, height, width) -> (T, B, C', height', width')."""
-        return self.norm(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+    def forward(self, x: Maps) -> Convolved:
+        return normalise(self.norm, self.convolve(x))
+
+    def fire(self, x: Maps, neuron: nn.Module, *, steps: int | None = None) -> Convolved:
+        """neuron(BN(conv(x))), fused where possible; see `spikingmoe.layers.fire.fire`."""
+        return fire(neuron, self.norm, self.convolve(x), steps=steps)
+
+    def convolve(self, x: Maps) -> Convolved:
+        """conv(x), without the norm."""
+        return self.conv(x.flatten(0, 1).movedim(-1, 1)).movedim(1, -1).unflatten(0, x.shape[:2])
 
 
 class Stem(nn.Module):
@@ -41,10 +53,10 @@ class Stem(nn.Module):
         self.neurons = nn.ModuleList(make_neuron(config) for _ in config.stem_channels)
 
     def forward(self, frames: Frames) -> Tokens:
-        x: Tensor = frames
-        for i, conv in enumerate(self.convs):
-            current = conv(x)
-            if i == 0:
-                current = current.expand(self.time_steps, *current.shape[1:])
-            x = self.neurons[i](current) if i < len(self.neurons) else current
-        return x.flatten(3).transpose(2, 3)
+        x = frames.movedim(2, -1)
+        for i, neuron in enumerate(self.neurons):
+            conv = self.convs[i]
+            assert isinstance(conv, ConvNorm)
+            x = conv.fire(x, neuron, steps=self.time_steps)
+        current = self.convs[-1](x)
+        return current.expand(self.time_steps, *current.shape[1:]).flatten(2, 3)

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
+from spikingmoe.data.augment import check_augmentation
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import ModelOutput, SpikingTransformer
 from spikingmoe.train.checkpoint import Run, checkpoints, load_run, make_run_folder, newest_valid
@@ -18,7 +20,7 @@ from spikingmoe.train.job import EVALUATION_BATCH, Job, Start
 from spikingmoe.train.processes import run_on_devices
 from spikingmoe.train.reporting import EpochLine, Watch
 
-__all__ = ["EVALUATION_BATCH", "check_fit", "evaluate", "train", "training_samples"]
+__all__ = ["EVALUATION_BATCH", "evaluate", "train", "training_samples"]
 
 
 def train(
@@ -44,7 +46,10 @@ def train(
         TrainingError: the loss is no longer a number.
     """
     options, watch = options or RunOptions(), watch or Watch(epoch_line=report)
-    check_fit(config, data)
+    check_shapes(config, data)
+    check_augmentation(
+        settings, channels=config.input_channels, is_events=data.time_steps is not None
+    )
     samples = training_samples(settings, data)
     device = check_devices(options, settings)
     start = _starting_point(config, settings, out, resume=resume)
@@ -60,20 +65,6 @@ def train(
     else:
         run_on_devices(job, device, options.devices, watch.tell)
     return load_run(out)
-
-
-def check_fit(config: ModelConfig, data: ImageData) -> None:
-    """ValueError unless images and classes of the data are those of the model."""
-    shape = (config.input_channels, config.image_size, config.image_size)
-    if data.input_shape != shape:
-        raise ValueError(
-            f"data '{data.name}' has images {data.input_shape}; model '{config.preset}' takes {shape}"
-        )
-    if len(data.classes) != config.num_classes:
-        raise ValueError(
-            f"data '{data.name}' has {len(data.classes)} classes; "
-            f"model '{config.preset}' has num_classes={config.num_classes}"
-        )
 
 
 def training_samples(settings: TrainConfig, data: ImageData) -> Split:

@@ -13,6 +13,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
+from spikingmoe.data.data_notes import DataNotes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.averaging import WeightAverage
@@ -124,7 +125,8 @@ class Job:
         found.append(Reporting(watch))
         if self.options.logs:
             found.append(Logs(self.out, watch.notice))
-        found.append(Saving(self.out, self.config, StopRequest(), self.options.save_minutes))
+        minutes, notes = self.options.save_minutes, DataNotes.of(self.data)
+        found.append(Saving(self.out, self.config, StopRequest(), minutes, notes))
         return found
 
 

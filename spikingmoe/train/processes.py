@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
@@ -69,7 +70,7 @@ def run_on_devices(work: Work, device: torch.device, world: int, tell: Tell) -> 
             if child.pid is not None and child.is_alive():
                 os.kill(child.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before: dict[int, Any] = {number: signal.signal(number, pass_on) for number in SIGNALS}
     failure: str | None = None
     try:
         with _environment(TORCH_CPP_LOG_LEVEL="ERROR"):  # else DDP advises against what is needed

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from spikingmoe.config import ModelConfig
+from spikingmoe.data.data_notes import DataNotes
 from spikingmoe.train.checkpoint import ABOUT, about, checkpoint_name, remove_old
 from spikingmoe.train.devices import largest_over_devices
 from spikingmoe.train.module import TrainingModule
@@ -30,9 +31,14 @@ class Saving(Checkpoint):
     """
 
     def __init__(
-        self, run: Path, config: ModelConfig, stop: StopRequest, save_minutes: float
+        self,
+        run: Path,
+        config: ModelConfig,
+        stop: StopRequest,
+        save_minutes: float,
+        data: DataNotes | None = None,
     ) -> None:
-        self.run, self.config, self.stop = run, config, stop
+        self.run, self.config, self.stop, self.data = run, config, stop, data
         self.seconds = 60 * save_minutes
         self._saved_at = time.monotonic()
         self._steps = 0
@@ -41,7 +47,9 @@ class Saving(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
-        checkpoint[ABOUT] = about(self.config, pl_module.config, pl_module.history, self._steps)
+        checkpoint[ABOUT] = about(
+            self.config, pl_module.config, pl_module.history, self._steps, self.data
+        )
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -11,6 +11,7 @@ from small_runs import MODEL, SETTINGS, small_data
 from spikingmoe.cli.main import main
 from spikingmoe.config import ModelConfig
 from spikingmoe.data import load_data
+from spikingmoe.data.published import PUBLISHED
 from spikingmoe.train.fit import train, training_samples
 
 TINY = [
@@ -59,7 +60,7 @@ def test_no_file_of_the_run_knows_the_folder(run, folder):
         assert b"a-folder-of-the-users" not in path.read_bytes(), path
 
 
-def test_each_command_takes_the_folder(run, folder, tmp_path, capfd):
+def test_each_command_takes_the_folder(run, folder, tmp_path, capfd, monkeypatch):
     given = f"--data-dir={folder}"
     assert main(["evaluate", str(run), given]) == 0
     assert metrics(run / "evaluate")["accuracy"]["test"] == metrics(run)["accuracy"]["test"]
@@ -71,6 +72,10 @@ def test_each_command_takes_the_folder(run, folder, tmp_path, capfd):
     assert main(["simulate", program, given, "--backend=reference", "--samples=9"]) == 0
     assert metrics(tmp_path / "run.program.simulate")["samples"] == 9
     capfd.readouterr()
+    monkeypatch.setenv("SPIKINGMOE_DATA", str(tmp_path / "missing"))
+    (archive,) = PUBLISHED["cifar10"]
+    nowhere = replace(archive.remote, url="ftp://no.where/archive")
+    monkeypatch.setitem(PUBLISHED, "cifar10", (replace(archive, remote=nowhere),))
     for argv in (
         ["evaluate", str(run)],
         ["energy", str(run)],
@@ -81,9 +86,11 @@ def test_each_command_takes_the_folder(run, folder, tmp_path, capfd):
     ):
         assert main(argv) == 2
         err = capfd.readouterr().err
-        assert "data 'cifar10' is read from a local folder" in err
-        assert "give the folder with --data-dir" in err
+        assert "ftp://no.where/archive: is no address of http:// or https://" in err
         assert err.count("\n") == 1
+    monkeypatch.setenv("SPIKINGMOE_DATA", str(folder))
+    assert main(["evaluate", str(run)]) == 0
+    assert metrics(run / "evaluate")["accuracy"]["test"] == metrics(run)["accuracy"]["test"]
 
 
 def test_the_digits_need_no_folder(tmp_path, capfd):
@@ -97,7 +104,9 @@ def test_a_wrong_folder_is_refused_in_one_line(run, tmp_path, capfd):
     assert main(["evaluate", str(run), f"--data-dir={tmp_path}"]) == 2
     err = capfd.readouterr().err
     assert err.count("\n") == 1
-    assert "cifar-10-batches-py: no such folder; unpack cifar-10-python.tar.gz" in err
+    assert (
+        "cifar-10-batches-py: no such folder; get the data with `spikingmoe download cifar10" in err
+    )
 
 
 def test_a_wrong_number_of_images_is_refused(run, folder, capfd):

@@ -15,6 +15,7 @@ from small_runs import MODEL, SETTINGS, differences, flat, small_data
 from hardware.errors import FileError
 from hardware.files import write_archive
 from spikingmoe.config import TrainConfig, dense_twin, relu_twin
+from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import Split
 from spikingmoe.layers import router
 from spikingmoe.model import SpikingTransformer
@@ -26,7 +27,7 @@ from spikingmoe.train.checkpoint import (
     load_run,
     read_checkpoint,
 )
-from spikingmoe.train.fit import check_fit, evaluate, train
+from spikingmoe.train.fit import evaluate, train
 from spikingmoe.train.module import TrainingError, TrainingModule
 from spikingmoe.train.optim import temperature
 
@@ -368,9 +369,9 @@ def test_data_that_does_not_fit_is_refused(data):
     with pytest.raises(
         ValueError, match=r"has images \(1, 8, 8\); model 'small' takes \(3, 8, 8\)"
     ):
-        check_fit(replace(MODEL, input_channels=3), data)
+        check_shapes(replace(MODEL, input_channels=3), data)
     with pytest.raises(ValueError, match="has 10 classes; model 'small' has num_classes=7"):
-        check_fit(replace(MODEL, num_classes=7), data)
+        check_shapes(replace(MODEL, num_classes=7), data)
 
 
 # ---- files from strangers

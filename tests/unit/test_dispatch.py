@@ -351,9 +351,9 @@ def test_plan_by_hand():
     assert plan.rows.tolist() == [1 * 3, 3 * 3, 2 * 3 + 1, 0 * 3 + 2, 1 * 3 + 2]
     assert plan.gates.tolist() == [3 * 3, 9 * 3, 7 * 3, 2 * 3 + 1, 5 * 3 + 1]
     # Token 1 lasts one step, token 2 two, token 0 three, of which the second has no choice.
-    assert plan.groups == [(1, 1), (1, 2), (1, 3)]
-    assert plan.slots.tolist() == [3, 5, 0, 1, 2]
-    assert plan.num_slots == 6
+    assert plan.slots.groups == [(1, 1), (1, 2), (1, 3)]
+    assert plan.slots.of_rows.tolist() == [3, 5, 0, 1, 2]
+    assert plan.slots.total == 6
 
 
 @pytest.mark.parametrize("first", [0, 1, 3])
@@ -361,8 +361,8 @@ def test_held_gates_need_one_group_without_gaps(first):
     chosen = torch.zeros(4, 30, 5, dtype=torch.bool)
     chosen[first:, torch.arange(30), torch.arange(30) % 5] = True
     plan = plan_dispatch(chosen)
-    assert plan.groups == [(30, 4 - first)]
-    assert plan.slots is None
+    assert plan.slots.groups == [(30, 4 - first)]
+    assert plan.slots.of_rows is None
 
 
 def test_one_group_with_gaps_has_slots():
@@ -370,8 +370,8 @@ def test_one_group_with_gaps_has_slots():
     chosen = torch.zeros(3, 5, 2, dtype=torch.bool)
     chosen[::2, :, 1] = True
     plan = plan_dispatch(chosen)
-    assert plan.groups == [(5, 3)]
-    assert plan.slots.tolist() == [0, 2, 3, 5, 6, 8, 9, 11, 12, 14]
+    assert plan.slots.groups == [(5, 3)]
+    assert plan.slots.of_rows.tolist() == [0, 2, 3, 5, 6, 8, 9, 11, 12, 14]
 
 
 @settings(max_examples=60, deadline=None)
@@ -385,9 +385,9 @@ def test_plan_holds_every_chosen_row_once(mask):
     assert plan.rows_per_expert == chosen.sum((0, 1)).tolist()
     owner = (plan.gates % experts).tolist()
     assert owner == sorted(owner)
-    slots = torch.arange(len(plan.rows)) if plan.slots is None else plan.slots
+    slots = torch.arange(len(plan.rows)) if plan.slots.of_rows is None else plan.slots.of_rows
     assert len(set(slots.tolist())) == len(plan.rows)
-    assert all(0 <= slot < plan.num_slots for slot in slots.tolist())
+    assert all(0 <= slot < plan.slots.total for slot in slots.tolist())
 
 
 # -- which form ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, deterministic per (seed, epoch, step)."""
+"""Shift and flip of a batch by a stateful generator: what training calls until it calls `augment`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,21 @@
+"""Fused kernels of the training step: compiled C++ on CPU.
+
+They compute what the plain modules compute, and run where there is one for device and dtype.
+"""
+
+from spikingmoe.kernels.constants import NeuronConstants
+from spikingmoe.kernels.expert import fused_expert_lif
+from spikingmoe.kernels.neuron import can_fuse, fused_lif, fused_norm_lif, spike_dtype
+from spikingmoe.kernels.norm import Moments, fused_norm, own_moments
+
+__all__ = [
+    "Moments",
+    "NeuronConstants",
+    "can_fuse",
+    "fused_expert_lif",
+    "fused_lif",
+    "fused_norm",
+    "fused_norm_lif",
+    "own_moments",
+    "spike_dtype",
+]
