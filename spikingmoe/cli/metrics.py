@@ -124,7 +124,7 @@ def write_metrics(folder: Path, metrics: dict[str, object]) -> Path:
     return path
 
 
-def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:
+def test_accuracy(run: Run, data: ImageData, device: str = "cpu") -> float:  # noqa: PT028
     """Accuracy on the whole test set, computed on `device`; the model stays on the CPU."""
     accuracy = evaluate(
         run.model, data.test.in_steps(run.model_config.time_steps), choose_device(device)
