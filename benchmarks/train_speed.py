@@ -37,6 +37,7 @@ from benchmarks.harness import versions as versions_of
 from benchmarks.neurons import competitors, library_ratios
 from benchmarks.step_profile import profile_step
 from spikingmoe.config import TrainConfig, get_preset, override
+from spikingmoe.kernels import keep_freed_memory
 from spikingmoe.layers import LIF
 from spikingmoe.layers.router import RoutingLosses
 from spikingmoe.model import SpikingTransformer
@@ -99,6 +100,7 @@ class Side:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # all sides gain: large tensors are not mapped anew each time
     neurons: dict[str, Callable[[], nn.Module] | None] = {OURS: None}
     neurons |= competitors(compiled=args.compiled)
     extra = ["spikingjelly"] if "spikingjelly" in neurons else []
