@@ -10,8 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from spikingmoe.cli.console import console, say
 from spikingmoe.train.checkpoint import Run
-from spikingmoe.train.fit import Watch
-from spikingmoe.train.reporting import Position
+from spikingmoe.train.reporting import Position, Watch
 
 LINE_S = 60.0  # at most this long without a line
 BAR_S = 0.5

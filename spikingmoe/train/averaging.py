@@ -54,7 +54,9 @@ class WeightAverage(Callback):
         state = _state(pl_module)
         share = 1 - decay_at(self.steps, self.decay)
         floats = [name for name, value in state.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.mean[n] for n in floats], [state[n] for n in floats], share)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            [self.mean[n] for n in floats], [state[n] for n in floats], share
+        )
         for name in state.keys() - set(floats):
             self.mean[name].copy_(state[name])
         self.steps += 1

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from spikingmoe.config import TrainConfig
+from spikingmoe.data.augment import augment
 from spikingmoe.data.image_data import Normalisation, Split, model_input
-from spikingmoe.train.prepare import normalised, prepare_batch
 
 
 class DeviceSplit:
     """Pixels as they are stored and labels, held where the model is.
 
     Args:
-        normalisation: of the data set, also where its images are stored normalised.
+        normalisation: of the data set, also where its images are stored normalised; what is
+            evaluated only, and stored so, needs none.
     """
 
     def __init__(self, split: Split, normalisation: Normalisation | None, num_classes: int) -> None:
@@ -30,13 +31,18 @@ class DeviceSplit:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(images as the model takes them, labels) without augmentation."""
-        return model_input(normalised(self.pixels[index], self.normalisation)), self.labels[index]
+        pixels = self.pixels[index]
+        if pixels.dtype == torch.uint8:
+            assert self.normalisation is not None  # `Split` sees to it
+            pixels = self.normalisation.images(pixels)
+        return model_input(pixels), self.labels[index]
 
     def training_batch(
         self, index: Tensor, settings: TrainConfig, epoch: int
     ) -> tuple[Tensor, Tensor]:
         """(augmented images as the model takes them, targets)."""
-        images, targets = prepare_batch(
+        assert self.normalisation is not None
+        images, targets = augment(
             self.pixels[index],
             self.labels[index],
             index,

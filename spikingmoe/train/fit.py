@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import lightning as L
 import torch
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 from spikingmoe.data.augment import check_augmentation
-from spikingmoe.data.data_notes import DataNotes
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import ModelOutput, SpikingTransformer
-from spikingmoe.train.averaging import WeightAverage
-from spikingmoe.train.checkpoint import (
-    ArchiveIO,
-    Run,
-    checkpoints,
-    load_run,
-    make_run_folder,
-    newest_valid,
-)
+from spikingmoe.train.checkpoint import Run, checkpoints, load_run, make_run_folder, newest_valid
 from spikingmoe.train.device_data import DeviceSplit
-from spikingmoe.train.devices import Place, check_devices, fast_matrix_products, trainer_options
-from spikingmoe.train.loader import EpochBatches, index_loader
-from spikingmoe.train.logs import Logs
-from spikingmoe.train.module import TrainingModule
-from spikingmoe.train.reporting import EpochLine, Position, Reporting
-from spikingmoe.train.saving import Saving
-from spikingmoe.train.stopping import StopRequest
+from spikingmoe.train.devices import Place, check_devices
+from spikingmoe.train.job import EVALUATION_BATCH, Job, Start
+from spikingmoe.train.processes import run_on_devices
+from spikingmoe.train.reporting import EpochLine, Watch
 
-EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how training goes.
-
-    Attributes:
-        epoch_line: gets the record of each epoch that has ended, and the number of epochs.
-        position: gets where training is, every `every_s` seconds.
-        notice: gets a line that matters once.
-        on_reuse: gets the run if it is complete already and nothing is trained.
-    """
-
-    epoch_line: EpochLine | None = None
-    position: Callable[[Position], None] | None = None
-    every_s: float = 60.0
-    notice: Callable[[str], None] | None = None
-    on_reuse: Callable[[Run], None] | None = None
+__all__ = ["EVALUATION_BATCH", "evaluate", "train", "training_samples"]
 
 
 def train(
@@ -93,68 +58,13 @@ def train(
             watch.on_reuse(start)
         return start
     make_run_folder(out)
-    _fit(config, settings, data, samples, out, start, options, watch, Place(device))
+    begin = Start(start.path, start.epoch, start.steps) if start else None
+    job = Job(config, settings, data, samples, out, begin, options, watch.every_s)
+    if options.devices == 1:
+        job.run(Place(device), watch)
+    else:
+        run_on_devices(job, device, options.devices, watch.tell)
     return load_run(out)
-
-
-def _fit(
-    config: ModelConfig,
-    settings: TrainConfig,
-    data: ImageData,
-    samples: Split,
-    out: Path,
-    start: Run | None,
-    options: RunOptions,
-    watch: Watch,
-    place: Place,
-) -> None:
-    """Train in this process, on one device."""
-    _quiet_lightning()
-    L.seed_everything(settings.seed, verbose=False)
-    model = SpikingTransformer(config)
-    model.input_limit.fill_(data.input_limit)
-    share = {"rank": place.rank, "world": place.world}
-    batches = EpochBatches(len(samples), settings.batch_size, settings.seed, shuffle=True, **share)
-    if start is not None:
-        batches.resume_at(start.epoch, start.steps)
-    module = TrainingModule(model, settings, data, len(batches), samples)
-    callbacks: list[L.Callback] = []
-    if settings.ema_decay:
-        callbacks.append(WeightAverage(settings.ema_decay))
-    if options.logs:
-        callbacks.append(Logs(out, watch.notice))
-    callbacks.append(Saving(out, config, StopRequest(), options.save_minutes, DataNotes.of(data)))
-    callbacks.append(Reporting(watch.epoch_line, watch.position, every_s=watch.every_s))
-    trainer = L.Trainer(
-        max_epochs=settings.epochs,
-        logger=False,
-        enable_checkpointing=True,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        gradient_clip_val=settings.gradient_clip or None,
-        callbacks=callbacks,
-        plugins=[ArchiveIO()],
-        **trainer_options(place, settings),
-    )
-    validation = None
-    if not settings.train_on_validation:
-        held_out = EpochBatches(len(data.validation), EVALUATION_BATCH, 0, shuffle=False, **share)
-        validation = index_loader(held_out)
-    try:
-        with fast_matrix_products(place.device):
-            trainer.fit(
-                module,
-                index_loader(batches, options.workers),
-                validation,
-                ckpt_path=start.path if start else None,
-                weights_only=False,
-            )
-    except SystemExit as stop:  # what Lightning makes of an interrupt
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise stop.__context__ from None
-        raise
 
 
 def training_samples(settings: TrainConfig, data: ImageData) -> Split:
@@ -200,13 +110,6 @@ def _difference(run: Run, config: ModelConfig, settings: TrainConfig) -> str:
         before, after = old.as_dict(), new.as_dict()
         parts += [f"{k}={before[k]!r}, now {after[k]!r}" for k in after if before[k] != after[k]]
     return "; ".join(parts[:3])
-
-
-def _quiet_lightning() -> None:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 @torch.inference_mode()

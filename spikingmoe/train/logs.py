@@ -112,7 +112,7 @@ class Logs(Checkpoint):
 
 def table_rows(module: TrainingModule, speeds: dict[int, float]) -> list[Row]:
     """The rows of the table: of steps as they come, and one at the end of each epoch."""
-    steps = [dict(zip(STEP_COLUMNS, row, strict=True)) for row in module.record.steps]
+    steps: list[Row] = [dict(zip(STEP_COLUMNS, row, strict=True)) for row in module.record.steps]
     epochs: list[Row] = []
     for number, record in enumerate(module.history):
         activity = module.record.activity[number] if number < len(module.record.activity) else {}

@@ -12,19 +12,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikingmoe.config import TrainConfig
-from spikingmoe.data.augment import batch_generator
-from spikingmoe.data.image_data import ImageData, Split
+from spikingmoe.data.augment import augment, batch_generator
+from spikingmoe.data.image_data import ImageData, Split, model_input
 from spikingmoe.layers.router import RoutingInfo, RoutingLosses
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.activity import Activity
 from spikingmoe.train.checkpoint import ABOUT
-from spikingmoe.train.device_data import DeviceSplit, model_input
+from spikingmoe.train.device_data import DeviceSplit
 from spikingmoe.train.devices import joint_routing, share_norm_statistics
 from spikingmoe.train.generators import generator_states, restore_generators
 from spikingmoe.train.health import Health, TrainingError
 from spikingmoe.train.loader import IndexBatch
 from spikingmoe.train.optim import learning_rate_share, make_optimizer, temperature
-from spikingmoe.train.prepare import prepare_batch
 from spikingmoe.train.record import TrainingRecord
 from spikingmoe.train.sums import EpochSums
 
@@ -109,13 +108,15 @@ class TrainingModule(L.LightningModule):
         self.health.note(loss, self.current_epoch, batch_index)
         share = own / total
         self.model.adapt(joint_routing(out.routing, share), self.config.homeostatic_rate)
-        share_norm_statistics(self.model)
         self.sums.add_training(loss, out.logits, targets, own)
         self.record.note(loss, self.current_epoch, batch_index, self._learning_rate())
         self.last_total = total
         if own == total:
             return loss
         return loss * (share * self.trainer.world_size)  # devices' gradients are averaged
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        share_norm_statistics(self.model)  # not sooner: the gradients need them as they were
 
     def _training_batch(self, batch: Batch, batch_index: int) -> tuple[Tensor, Tensor, int, int]:
         """(images as the model takes them, targets, samples of this device, of all devices)."""
@@ -126,7 +127,7 @@ class TrainingModule(L.LightningModule):
             return images, targets, batch.own, batch.total
         images, labels = batch
         index = torch.arange(len(labels), device=labels.device) + batch_index * len(labels)
-        images, targets = prepare_batch(
+        images, targets = augment(
             images,
             labels,
             index,

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from spikingmoe.train.checkpoint import Run
 from spikingmoe.train.module import TrainingModule
 
 EpochLine = Callable[[dict[str, float], int], None]
@@ -36,21 +37,35 @@ class Position:
     seconds_left: float
 
 
-class Reporting(Callback):
-    """Calls `epoch_line` with the record of each epoch that has ended, `position` every few seconds.
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how training goes.
 
-    Args:
-        every_s: seconds between two calls of `position`; each waits once for the device.
+    Attributes:
+        epoch_line: gets the record of each epoch that has ended, and the number of epochs.
+        position: gets where training is, every `every_s` seconds; each time waits for the device.
+        notice: gets a line that matters once.
+        on_reuse: gets the run if it is complete already and nothing is trained.
     """
 
-    def __init__(
-        self,
-        epoch_line: EpochLine | None,
-        position: Callable[[Position], None] | None,
-        *,
-        every_s: float,
-    ) -> None:
-        self.epoch_line, self.position, self.every_s = epoch_line, position, every_s
+    epoch_line: EpochLine | None = None
+    position: Callable[[Position], None] | None = None
+    every_s: float = 60.0
+    notice: Callable[[str], None] | None = None
+    on_reuse: Callable[[Run], None] | None = None
+
+    def tell(self, what: str, arguments: tuple) -> None:
+        """Call the attribute called `what`, if there is one."""
+        called = {"epoch_line": self.epoch_line, "position": self.position, "notice": self.notice}
+        if (listener := called[what]) is not None:
+            listener(*arguments)
+
+
+class Reporting(Callback):
+    """Tells a watch of each epoch, and in between of the position."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
         self._began = self._told = time.monotonic()
         self._steps = 0
 
@@ -67,7 +82,7 @@ class Reporting(Callback):
     ) -> None:
         self._steps += 1
         now = time.monotonic()
-        if self.position is None or now - self._told < self.every_s:
+        if self.watch.position is None or now - self._told < self.watch.every_s:
             return
         assert isinstance(pl_module, TrainingModule)
         self._told = now
@@ -75,7 +90,7 @@ class Reporting(Callback):
         per_step = (now - self._began) / self._steps
         left = (config.epochs - trainer.current_epoch) * steps - (batch_idx + 1)
         sums = pl_module.sums.values.tolist()
-        self.position(
+        self.watch.position(
             Position(
                 epoch=trainer.current_epoch,
                 epochs=config.epochs,
@@ -95,5 +110,5 @@ class Reporting(Callback):
 
     def _tell(self, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
-        if self.epoch_line is not None and pl_module.history:
-            self.epoch_line(pl_module.history[-1], pl_module.config.epochs)
+        if self.watch.epoch_line is not None and pl_module.history:
+            self.watch.epoch_line(pl_module.history[-1], pl_module.config.epochs)

@@ -59,7 +59,7 @@ class Saving(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        self.stop.__enter__()  # not before: Lightning takes SIGTERM for itself first
+        self.stop.open()  # not before: Lightning takes SIGTERM for itself first
 
     def on_train_batch_end(
         self,

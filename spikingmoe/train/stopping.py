@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 GRACE_S = 5.0  # for the step to end, out of the 10 s in which training must be gone
@@ -13,29 +13,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Within the block the first signal only leaves its number in `signal`, 0 until then.
+    """From `open` to `close` the first signal only leaves its number in `signal`, 0 until then.
 
-    `obey` then does what the signal would have done before. A second signal, or a step that takes
-    longer than `GRACE_S`, does that at once.
+    `obey` then does what the signal did when this was made. A second signal, or a step that takes
+    longer than `GRACE_S`, does that at once. Signals that were ignored stay ignored.
     """
 
     def __init__(self) -> None:
         self.signal = 0
+        self._meaning = {number: signal.getsignal(number) for number in SIGNALS}
         self._before: dict[int, Any] = {}
         self._timer: threading.Timer | None = None
 
-    def __enter__(self) -> StopRequest:
+    def open(self) -> None:
+        """Take the signals; in the main thread only, elsewhere Python cannot."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+            for number, meaning in self._meaning.items():
+                if meaning is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
 
     def close(self) -> None:
         """Give the signals back to whom they belonged."""
@@ -46,8 +41,8 @@ class StopRequest:
         self._before = {}
 
     def obey(self, number: int) -> None:
-        """Do what signal `number` did before the block; never returns."""
-        handler = self._before.get(number, signal.getsignal(number))
+        """Do what signal `number` did before; never returns."""
+        handler = self._meaning[signal.Signals(number)]
         self.close()
         if callable(handler):
             handler(number, None)
