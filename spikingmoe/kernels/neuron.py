@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikingmoe.kernels import cpu
@@ -18,7 +18,13 @@ from spikingmoe.kernels.norm import Moments, affine_map, gradient_factors
 
 
 def can_fuse(x: Tensor) -> bool:
-    """Whether there is a kernel for this tensor: its device, and float32 or bfloat16."""
+    """Whether there is a kernel for this tensor: its device, and float32 or bfloat16.
+
+    Not while `torch.compile` looks on, which fuses the plain form itself, nor for tensors that
+    have no memory of their own (fake ones).
+    """
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
+        return False
     return x.dtype in cpu.FORMATS and x.device.type == "cpu" and x.numel() > 0 and cpu.available()
 
 
