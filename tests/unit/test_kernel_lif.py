@@ -140,15 +140,12 @@ def test_bfloat16_is_computed_in_float32(surrogate, decay):
 
 
 def test_rounding_to_bfloat16_is_that_of_torch():
-    """Ties to even, subnormals, infinities: one step, derivative 1 / (1 + 0) at the threshold."""
-    weights = torch.tensor(
-        [1.0, 1.00390625, 1.01171875, 1.0039063, 1e-40, 3.4e38, -1.00390625, float("inf")]
-    )
-    current = torch.ones(1, len(weights), dtype=torch.bfloat16, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        fused_lif(current, constants()).backward(weights[None].bfloat16())
-    assert torch.equal(current.grad[0], weights.bfloat16())
-    # float32 gradient with many digits -> bfloat16, through the surrogate
+    """To the nearest, ties to even. With threshold 0 and currents 0, dL/du0 = w0 + 0.5 w1."""
+    w0, w1 = [1.0, 1.0 + 2**-7, 1.0, -1.0, 3.0], [2**-7, 2**-7, 3 * 2**-7, -(2**-7), float("inf")]
+    leaf = torch.zeros(2, 5, dtype=torch.bfloat16, requires_grad=True)
+    spikes = fused_lif(leaf, constants(threshold=0.0, surrogate="fast_sigmoid"))
+    spikes.backward(torch.tensor([w0, w1]).bfloat16())
+    assert leaf.grad[0].tolist() == [1.0, 1.0 + 2**-6, 1.0 + 2**-6, -1.0, float("inf")]
     wide = torch.linspace(-3, 5, 4001)
     leaf = wide.bfloat16()[None].requires_grad_()
     fused_lif(leaf, constants(surrogate="fast_sigmoid")).backward(torch.ones_like(leaf))
