@@ -101,7 +101,8 @@ def lif_backward(
     )
     if affine is None:
         return grad_current, None, None
-    return grad_current, *sums.sum(0, dtype=torch.float64)
+    first, second = sums.sum(0, dtype=torch.float64)
+    return grad_current, first, second
 
 
 def sequences_forward(

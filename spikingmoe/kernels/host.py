@@ -8,7 +8,7 @@ from torch import Tensor
 
 def to_device(numbers: list[float], like: Tensor) -> Tensor:
     """(n,) float64 where `like` lies. A copy from pinned memory queues up as kernels do."""
-    if like.device.type == "cpu":
-        return torch.tensor(numbers, dtype=torch.float64)
-    pinned = torch.tensor(numbers, dtype=torch.float64).pin_memory()
-    return pinned.to(like.device, non_blocking=True)
+    made = torch.tensor(numbers, dtype=torch.float64)
+    if like.device.type == "cuda":
+        return made.pin_memory().to(like.device, non_blocking=True)
+    return made.to(like.device)

@@ -6,10 +6,14 @@ backward pass computes membranes again and holds them in registers. Sums go to o
 and are added up afterwards, in a fixed order.
 """
 
+# Triton compiles what follows in a language of its own, whose types are not Python's:
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIndexIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
-import triton  # pyright: ignore[reportMissingImports]
-import triton.language as tl  # pyright: ignore[reportMissingImports]
+import triton
+import triton.language as tl
 
 
 @triton.jit

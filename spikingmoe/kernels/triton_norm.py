@@ -1,9 +1,13 @@
 """Batch norm over rows in Triton: the affine map and its gradient, as in norm.cpp."""
 
+# Triton compiles what follows in a language of its own, whose types are not Python's:
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIndexIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
-import triton  # pyright: ignore[reportMissingImports]
-import triton.language as tl  # pyright: ignore[reportMissingImports]
+import triton
+import triton.language as tl
 
 from spikingmoe.kernels.triton_neurons import load_affine, load_current, tile
 
