@@ -12,6 +12,7 @@ from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 from spikingmoe.data.augment import check_augmentation
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
+from spikingmoe.data.user_module import ModuleData
 from spikingmoe.model import ModelOutput, SpikingTransformer
 from spikingmoe.train.checkpoint import Run, checkpoints, load_run, make_run_folder, newest_valid
 from spikingmoe.train.device_data import DeviceSplit
@@ -50,6 +51,8 @@ def train(
     check_augmentation(
         settings, channels=config.input_channels, is_events=data.time_steps is not None
     )
+    if isinstance(data, ModuleData):
+        check_user_module(settings, options, data)
     samples = training_samples(settings, data)
     device = check_devices(options, settings)
     start = _starting_point(config, settings, out, resume=resume)
@@ -65,6 +68,23 @@ def train(
     else:
         run_on_devices(job, device, options.devices, watch.tell)
     return load_run(out)
+
+
+def check_user_module(settings: TrainConfig, options: RunOptions, data: ModuleData) -> None:
+    """ValueError for settings that a user's own training batches cannot follow."""
+    wrong = {
+        "train_samples": (settings.train_samples, 0),
+        "train_on_validation": (settings.train_on_validation, False),
+        "batch_size": (settings.batch_size, data.batch_size),
+        "devices": (options.devices, 1),
+        "workers": (options.workers, 0),
+    }
+    for name, (asked, possible) in wrong.items():
+        if asked != possible:
+            raise ValueError(
+                f"training: {name}={asked}, but data '{data.name}' makes its own batches; "
+                f"use {name}={possible}"
+            )
 
 
 def training_samples(settings: TrainConfig, data: ImageData) -> Split:

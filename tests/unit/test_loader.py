@@ -51,7 +51,9 @@ def test_drawing_the_order_leaves_the_generators_alone():
 @pytest.mark.parametrize(("n", "world"), [(12, 2), (13, 2), (9, 4), (8, 3)])
 def test_devices_share_each_batch(n, world):
     whole = batches(EpochBatches(n, 4, seed=0, shuffle=True))
-    shares = [batches(EpochBatches(n, 4, 0, shuffle=True, rank=r, world=world)) for r in range(world)]
+    shares = [
+        batches(EpochBatches(n, 4, 0, shuffle=True, rank=r, world=world)) for r in range(world)
+    ]
     for step, (index, _, total) in enumerate(whole):
         own = [i for share in shares for i in share[step][0][: share[step][1]]]
         assert sorted(own) == sorted(index)

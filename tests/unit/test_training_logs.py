@@ -111,7 +111,13 @@ def test_a_row_that_lacks_something_leaves_it_empty(tmp_path):
     path = tmp_path / "metrics.csv"
     rows = [
         {"epoch": 0.0, "step": 50.0, "loss": 2.25},
-        {"epoch": 0.0, "step": 60.0, "loss": 2.5, "images_per_second": 1234.5, "expert_load/r/0": 1.0},
+        {
+            "epoch": 0.0,
+            "step": 60.0,
+            "loss": 2.5,
+            "images_per_second": 1234.5,
+            "expert_load/r/0": 1.0,
+        },
     ]
     path.write_text(table_text(rows))
     first, second = csv.DictReader(path.read_text().splitlines())
@@ -179,6 +185,11 @@ def test_the_position_is_told(tmp_path):
     heard: list[Position] = []
     watch = Watch(position=heard.append, every_s=0.0)
     train(MODEL, SETTINGS, small_data(64, 32), tmp_path, watch=watch)
-    assert [(p.epoch, p.step, p.steps) for p in heard] == [(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 2)]
+    assert [(p.epoch, p.step, p.steps) for p in heard] == [
+        (0, 1, 2),
+        (0, 2, 2),
+        (1, 1, 2),
+        (1, 2, 2),
+    ]
     assert all(p.images_per_second > 0 and p.loss > 0 for p in heard)
     assert heard[-1].seconds_left == 0 < heard[0].seconds_left
