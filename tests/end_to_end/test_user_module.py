@@ -139,7 +139,7 @@ def test_it_goes_on_exactly_at_the_end_of_an_epoch(source, tmp_path, monkeypatch
         ("{}:Plain", "Plain is no LightningDataModule"),
         ("{}:Broken", r"setup\('fit'\) fails: RuntimeError: no such disk"),
         ("{}:Nameless", "has neither classes .* nor num_classes"),
-        ("{}:Few", "train_dataloader gives labels from 0 to [89]; with 7 classes they are 0 to 6"),
+        ("{}:Few", "train_dataloader' gives labels from 0 to [89]; with 7 classes they are 0 to 6"),
         ("{}:Endless", "train_dataloader gives .*; needs one DataLoader with a length"),
         ("{}:Doubles", "val_dataloader gives list; needs one DataLoader"),
         ("{}:Wrong", r"normalisation='none' needs \(mean, std\)"),
