@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 from spikingmoe.data.augment import check_augmentation
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.data.user_module import ModuleData
-from spikingmoe.model import ModelOutput, SpikingTransformer
+from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.checkpoint import Run, checkpoints, load_run, make_run_folder, newest_valid
 from spikingmoe.train.device_data import DeviceSplit
 from spikingmoe.train.devices import Place, check_devices
@@ -135,8 +136,8 @@ def _difference(run: Run, config: ModelConfig, settings: TrainConfig) -> str:
 @torch.inference_mode()
 def evaluate(
     model: SpikingTransformer, split: Split, device: torch.device | None = None
-) -> tuple[float, float, list[ModelOutput]]:
-    """(accuracy, seconds, outputs per batch) of the model in evaluation mode, in float32.
+) -> tuple[float, float, list[Tensor]]:
+    """(accuracy, seconds, choices per expert of each router) in evaluation mode, in float32.
 
     Args:
         device: where to compute; the model stays there. By default where it is.
@@ -148,10 +149,12 @@ def evaluate(
     samples = DeviceSplit(split, split.normalisation, model.config.num_classes)
     samples.to(device)
     started = time.perf_counter()
-    correct, outputs = torch.zeros((), dtype=torch.int64, device=device), []
-    for index in torch.arange(len(split), device=device).split(EVALUATION_BATCH):
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    choices: list[Tensor] = []
+    for index in torch.arange(len(split)).split(EVALUATION_BATCH):
         images, labels = samples.batch(index)
         out = model(images)
         correct += (out.logits.argmax(1) == labels).sum()
-        outputs.append(out)
-    return int(correct) / len(split), time.perf_counter() - started, outputs
+        own = [info.gates.flatten(0, -2).sum(0, dtype=torch.float64) for info in out.routing]
+        choices = [a + b for a, b in zip(choices, own, strict=True)] if choices else own
+    return int(correct) / len(split), time.perf_counter() - started, [c.cpu() for c in choices]

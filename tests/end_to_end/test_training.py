@@ -19,6 +19,7 @@ from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import Split
 from spikingmoe.layers import router
 from spikingmoe.model import SpikingTransformer
+from spikingmoe.train import fit
 from spikingmoe.train.checkpoint import (
     FORMAT_VERSION,
     KIND,
@@ -339,10 +340,20 @@ def test_a_loss_that_is_no_number_stops_with_the_step(data, tmp_path):
 def test_twins_train_by_the_same_recipe(data, tmp_path, twin):
     run = train(twin(MODEL), SETTINGS, data, tmp_path)
     assert run.model_config == twin(MODEL)
-    accuracy, seconds, outputs = evaluate(run.model, data.test)
+    accuracy, seconds, choices = evaluate(run.model, data.test)
     assert 0 <= accuracy <= 1
     assert seconds > 0
-    assert all(out.routing == () for out in outputs)
+    assert choices == []
+
+
+def test_evaluating_counts_the_choices_over_all_batches(whole, data, monkeypatch):
+    monkeypatch.setattr(fit, "EVALUATION_BATCH", 24)  # 64 test images: the last batch is smaller
+    accuracy, _, (choices,) = evaluate(whole.model, data.test)
+    assert choices.sum() == MODEL.time_steps * 64 * 4 * MODEL.top_k  # 4 tokens
+    with torch.no_grad():
+        out = whole.model(data.test.images)
+    assert choices.tolist() == out.routing[0].gates.flatten(0, -2).sum(0).tolist()
+    assert accuracy == float((out.logits.argmax(1) == data.test.labels).float().mean())
 
 
 def test_training_learns(tmp_path):
