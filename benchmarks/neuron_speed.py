@@ -38,6 +38,7 @@ from benchmarks.harness import (
     versions,
 )
 from benchmarks.neurons import SpikingJellyLIF, competitors, exact_currents, library_ratios
+from spikingmoe.kernels import keep_freed_memory
 from spikingmoe.layers import LIF
 
 SIZES = ("4x64x128x16x16", "8x16x128x16x16", "16x8x128x16x16", "4x64x64x96")
@@ -52,6 +53,7 @@ EXACT_STEPS = 4  # for which `exact_currents` are exact in bfloat16
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # all sides gain: large tensors are not mapped anew each time
     compiled_gradients.donated_buffer = False  # a compiled backward is run more than once
     sides = make_sides(compiled=args.compiled)
     extra = ["spikingjelly"] if "spikingjelly" in sides else []

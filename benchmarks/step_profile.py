@@ -7,6 +7,7 @@ number). Convolutions and matrix products are told by their names wherever they 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,23 +17,27 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from spikingmoe.layers.expert import Experts
 from spikingmoe.layers.gated_norm import GatedBatchNorm
+from spikingmoe.layers.linear import LinearNorm
 from spikingmoe.layers.norse_neuron import LIF_MODULES
 from spikingmoe.layers.router import Router
+from spikingmoe.layers.stem import ConvNorm
 
 CONVOLUTION, PRODUCTS = "convolution", "matrix products"
 NEURONS, ROUTING = "neurons and norm", "routing and dispatch"
 OPTIMISER, OTHER = "optimiser", "other"
 GROUPS = (CONVOLUTION, PRODUCTS, NEURONS, ROUTING, OPTIMISER, OTHER)
 PREFIX = "group: "
-BY_MODULE: tuple[tuple[tuple[type, ...], str], ...] = (
-    ((*LIF_MODULES, nn.BatchNorm1d, nn.BatchNorm2d, GatedBatchNorm), NEURONS),
-    ((Router, Experts), ROUTING),
+#: (modules, their methods, the group of what these do).
+BY_MODULE: tuple[tuple[tuple[type, ...], tuple[str, ...], str], ...] = (
+    ((*LIF_MODULES, nn.BatchNorm1d, nn.BatchNorm2d, GatedBatchNorm), ("forward",), NEURONS),
+    ((ConvNorm, LinearNorm), ("forward", "fire"), NEURONS),
+    ((Router, Experts), ("forward",), ROUTING),
 )
-#: Whole words of an operation's name; fused neurons are one operation whose name holds `lif`.
+#: Parts of an operation's name. Fused kernels are single operations, `_NormLif` and the like.
 BY_NAME: tuple[tuple[tuple[str, ...], str], ...] = (
     (("conv",), CONVOLUTION),
     (("::mm", "::bmm", "::addmm", "::baddbmm", "mkldnn_linear"), PRODUCTS),
-    (("batch_norm", "lif"), NEURONS),
+    (("norm", "lif"), NEURONS),
 )
 
 
@@ -41,8 +46,8 @@ def profile_step(
 ) -> list[dict[str, object]]:
     """Milliseconds and share of each group, for one call of `step` (forward, backward, optimiser).
 
-    Processor time of operations on the CPU, kernel time on a GPU; each operation without those
-    that it calls, so that the groups add up to all of it.
+    Time of the processor, or on a GPU of its kernels; each operation without those that it calls, so
+    that the groups add up to all of it. On the CPU what Python does in between counts where it does it.
     """
     step()
     activities = [ProfilerActivity.CPU]
@@ -50,13 +55,14 @@ def profile_step(
         activities.append(ProfilerActivity.CUDA)
     with _marked(model), profile(activities=activities) as profiler:
         for _ in range(steps):
-            step()
+            with record_function(PREFIX + OTHER):
+                step()
     events = list(profiler.events())
     groups = _forward_groups(events)
     spent = dict.fromkeys(GROUPS, 0.0)
     for event in events:
-        if event.name.startswith(PREFIX):
-            continue
+        if device == "cuda" and event.name.startswith(PREFIX):
+            continue  # what the profiler shows of a range there is the time of its kernels again
         time_us = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
         spent[_group_of(event, groups)] += time_us / 1e3 / steps
     total = sum(spent.values()) or 1.0
@@ -67,29 +73,32 @@ def profile_step(
 
 @contextmanager
 def _marked(model: nn.Module) -> Iterator[None]:
-    """Every module of a group opens a named range around its forward pass."""
-    handles, ranges = [], []
+    """Every module of a group opens a named range around its methods.
 
-    def enter(group: str) -> Callable[..., None]:
-        def hook(*_: object) -> None:
-            ranges.append(record_function(PREFIX + group))
-            ranges[-1].__enter__()
-
-        return hook
-
-    def leave(*_: object) -> None:
-        ranges.pop().__exit__(None, None, None)
-
+    The methods are replaced on the modules, since a hook on a neuron or a norm would rule the fused
+    kernels out, and the profile would be that of another step.
+    """
+    replaced: list[tuple[nn.Module, str]] = []
     try:
         for module in model.modules():
-            for kinds, group in BY_MODULE:
+            for kinds, methods, group in BY_MODULE:
                 if isinstance(module, kinds):
-                    handles.append(module.register_forward_pre_hook(enter(group)))
-                    handles.append(module.register_forward_hook(leave))
+                    for method in methods:
+                        setattr(module, method, _in_range(getattr(module, method), group))
+                        replaced.append((module, method))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for module, method in replaced:
+            delattr(module, method)  # the class's own is there again
+
+
+def _in_range(call: Callable[..., Any], group: str) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        with record_function(PREFIX + group):
+            return call(*args, **kwargs)
+
+    return within
 
 
 def _ancestors(event: Any) -> Iterator[Any]:
@@ -114,7 +123,7 @@ def _forward_groups(events: list[Any]) -> dict[int, str]:
 
 
 def _group_of(event: Any, groups: dict[int, str]) -> str:
-    names = [e.name for e in _ancestors(event)]
+    names = [e.name for e in _ancestors(event) if not e.name.startswith(PREFIX)]
     if any(name.startswith("Optimizer.") for name in names):
         return OPTIMISER
     for name in names:

@@ -15,7 +15,7 @@ from spikingmoe.cli.metrics import file_digest
 from spikingmoe.cli.predict import notes_of
 from spikingmoe.cli.report import earlier_metrics
 from spikingmoe.config import PRESETS, ModelConfig, TrainConfig
-from spikingmoe.data import LOCAL
+from spikingmoe.data import FOLDER
 from spikingmoe.train.bundled import NAME, SUFFIX
 from spikingmoe.train.checkpoint import ABOUT, ArchiveIO, Run, read_checkpoint
 
@@ -107,7 +107,7 @@ def model_card(name: str, trained: Run, measured: dict, path: Path) -> str:
         ("SHA-256", f"`{file_digest(path)}`"),
     ]
     table = "\n".join(f"| {label} | {value} |" for label, value in rows)
-    data_dir = " --data-dir DIR" if recipe.data in LOCAL else ""
+    data_dir = " --data-dir DIR" if recipe.data == FOLDER else ""
     return f"""# {name}
 
 A spiking network of this project, float32 weights without the state of training.

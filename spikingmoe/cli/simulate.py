@@ -15,6 +15,7 @@ from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.cli.metrics import write_metrics
 from spikingmoe.config import unknown
 from spikingmoe.data import load_data
+from spikingmoe.train.bundled import bundled_file
 from spikingmoe.train.checkpoint import package_versions
 
 
@@ -22,6 +23,11 @@ def run(args: Namespace) -> int:
     """Run a program on the first test images and report accuracy and firing rates."""
     if args.backend not in BACKENDS:
         raise BackendError(unknown("backend", args.backend, BACKENDS))
+    if bundled_file(args.program) is not None and not Path(args.program).is_file():
+        raise ValueError(
+            f"{args.program}: is a bundled checkpoint, no program; use "
+            f"`spikingmoe lower {args.program} -o {args.program}.program` first"
+        )
     graph = SpikeGraph.load(args.program)
     if not args.data and "data" not in graph.notes:
         raise ValueError(f"{args.program}: does not say which data it was trained on; use --data")

@@ -40,7 +40,8 @@ def read_image(path: str | Path, *, channels: int, size: int) -> Tensor:
                 if width * height > MOST_PIXELS:
                     raise Image.DecompressionBombError
                 image.load()
-                square = _square(ImageOps.exif_transpose(image), MODES[channels], size)
+                upright = _upper_eight_bits(ImageOps.exif_transpose(image))
+                square = middle_square(upright, channels, size)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give an image ({_formats()})") from None
     except UnidentifiedImageError:
@@ -56,14 +57,16 @@ def read_image(path: str | Path, *, channels: int, size: int) -> Tensor:
     return torch.from_numpy(pixels.copy()).reshape(size, size, channels).movedim(2, 0)
 
 
-def _square(image: Image.Image, mode: str, size: int) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    middle = image.convert(mode).crop((left, top, left + side, top + side))
-    return middle.resize((size, size), Image.Resampling.BICUBIC)
+def middle_square(image: Image.Image, channels: int, size: int) -> Image.Image:
+    """The largest square in the middle of an image, grey or colour, resized (bicubic, antialiased)."""
+    return ImageOps.fit(image.convert(MODES[channels]), (size, size), Image.Resampling.BICUBIC)
+
+
+def _upper_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits, which Pillow would clip, as 8; other images as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def _formats() -> str:

@@ -17,12 +17,12 @@ from spikingmoe.data.image_data import (
     channel_statistics,
     stratified_split,
 )
+from spikingmoe.data.image_files import MODES, middle_square
 from spikingmoe.data.progress import Watch, unwatched
 
 SPLIT_SEED = 20260101
 SHARE = 0.1  # of every class, for a part that the folder does not have
 SUFFIXES = (".png", ".jpg", ".jpeg")
-MODES = {1: "L", 3: "RGB"}
 PARTS = ("train", "validation", "test")
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 
@@ -144,9 +144,7 @@ def _read(path: Path, size: int, channels: int) -> np.ndarray:
                 if file.mode not in EIGHT_BITS:
                     raise ValueError(f"its pixels are of the kind '{file.mode}'")
                 upright = ImageOps.exif_transpose(file)
-                image = ImageOps.fit(
-                    upright.convert(MODES[channels]), (size, size), Image.Resampling.BICUBIC
-                )
+                image = middle_square(upright, channels, size)
     except Exception as error:  # a damaged image can fail in any way
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(

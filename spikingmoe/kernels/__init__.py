@@ -3,6 +3,7 @@
 They compute what the plain modules compute, and run where there is one for device and dtype.
 """
 
+from spikingmoe.kernels.allocator import keep_freed_memory
 from spikingmoe.kernels.constants import NeuronConstants
 from spikingmoe.kernels.expert import fused_expert_lif
 from spikingmoe.kernels.neuron import can_fuse, fused_lif, fused_norm_lif, spike_dtype
@@ -16,6 +17,7 @@ __all__ = [
     "fused_lif",
     "fused_norm",
     "fused_norm_lif",
+    "keep_freed_memory",
     "own_moments",
     "spike_dtype",
 ]

@@ -74,20 +74,22 @@ inline std::vector<float> tiled(const float* values, int64_t channels, const Til
     return out;
 }
 
-// current = scale_c x + shift_c, or x itself without a scale; tiled.
+// current = scale_c x + shift_c, or x itself without a scale; scale and shift are tiled.
+template <typename X>
+inline void load_current(const X* x, const float* scale, const float* shift, int64_t n, float* out) {
+    if (scale) {
+        for (int64_t i = 0; i < n; ++i) out[i] = widen(x[i]) * scale[i] + shift[i];
+    } else {
+        for (int64_t i = 0; i < n; ++i) out[i] = widen(x[i]);
+    }
+}
 struct Affine {
     std::vector<float> scale, shift;
     Affine(const float* scale_, const float* shift_, int64_t channels, const Tiling& t) {
         if (scale_) { scale = tiled(scale_, channels, t); shift = tiled(shift_, channels, t); }
     }
-    template <typename X> void load(const X* x, int64_t n, float* out) const {
-        if (scale.empty()) {
-            for (int64_t i = 0; i < n; ++i) out[i] = widen(x[i]);
-        } else {
-            const float *a = scale.data(), *b = shift.data();
-            for (int64_t i = 0; i < n; ++i) out[i] = widen(x[i]) * a[i] + b[i];
-        }
-    }
+    const float* scales() const { return scale.empty() ? nullptr : scale.data(); }
+    const float* shifts() const { return shift.empty() ? nullptr : shift.data(); }
 };
 
 // Sum in a fixed order that vectorises: 16 partial sums.

@@ -60,7 +60,7 @@ void apply(const X* x, int64_t rows, int64_t channels, const float* scale, const
     for (int64_t b = 0; b < t.blocks(rows); ++b) {
         const int64_t end = std::min(rows, (b + 1) * t.block_rows) * channels;
         for (int64_t at = b * t.block_rows * channels; at < end; at += t.width)
-            affine.load(x + at, std::min(t.width, end - at), out + at);
+            load_current(x + at, affine.scales(), affine.shifts(), std::min(t.width, end - at), out + at);
     }
 }
 

@@ -29,11 +29,6 @@ inline std::vector<Chunk> chunks(const Rows& w) {
     return out;
 }
 
-template <typename X>
-inline void load_row(const X* x, const float* scale, const float* shift, int64_t n, float* out) {
-    for (int64_t i = 0; i < n; ++i) out[i] = widen(x[i]) * scale[i] + shift[i];
-}
-
 // u one step after the membranes `before`; without a current it only decays.
 inline void decay_membrane(const float* before, const float* current, const Rows& w, int64_t n, float* u) {
     const float decay = w.decay, threshold = w.threshold;
@@ -60,7 +55,7 @@ void forward(const Rows& w, const X* x, const float* scale, const float* shift, 
                 for (int64_t r = w.starts[q]; r < w.starts[q + 1]; ++r) {
                     for (int gap = w.gaps[r]; gap > 1; --gap)
                         for (int64_t i = 0; i < n; ++i) v[i] *= decay;
-                    load_row(x + r * n, sc, sh, n, c);
+                    load_current(x + r * n, sc, sh, n, c);
                     X* out = spikes + r * n;
                     for (int64_t i = 0; i < n; ++i) {
                         const float u = decay * v[i] + c[i];
@@ -106,7 +101,7 @@ void backward(const Rows& w, const X* x, const float* scale, const float* shift,
                     for (int gap = w.gaps[r]; gap > 1; --gap, u += n)
                         decay_membrane(u - n, nullptr, w, n, u);
                     float* c = currents.data() + (r - first) * n;
-                    load_row(x + r * n, sc, sh, n, c);
+                    load_current(x + r * n, sc, sh, n, c);
                     if (r == first) std::memcpy(u, c, n * sizeof(float));
                     else decay_membrane(u - n, c, w, n, u);
                 }

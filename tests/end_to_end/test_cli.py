@@ -182,7 +182,7 @@ def test_resume_of_a_finished_run(run):
     ("argv", "parts"),
     [
         (["trian"], ["unknown command 'trian'", "did you mean 'train'?"]),
-        (["frobnicate"], ["unknown command 'frobnicate' (there are: demo,"]),
+        (["frobnicate"], ["unknown command 'frobnicate' (there are: bundle, demo,"]),
         (["train", "--preset", "digit"], ["unknown preset 'digit'", "did you mean 'digits'?"]),
         (["train", "--data", "digts"], ["unknown data set 'digts'", "did you mean 'digits'?"]),
         (["train", "--top-k", "9"], ["top_k=9 exceeds num_experts=4; use 1 to 4"]),

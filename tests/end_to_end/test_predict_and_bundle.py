@@ -173,6 +173,7 @@ def test_the_cards_command_trains_the_same(run, folder):
 
 def test_every_command_takes_the_name(installed, images, capfd):
     assert main(["evaluate", "tiny"]) == 0
+    refused(["simulate", "tiny"], capfd, "no program; use `spikingmoe lower tiny -o tiny.program`")
     assert main(["lower", "tiny", "-o", "tiny.program"]) == 0
     assert main(["simulate", "tiny.program", "--backend=reference", "--samples=4"]) == 0
     assert main(["energy", "tiny", "--twins=false", "--images=4"]) == 0
