@@ -38,6 +38,7 @@ from spikingmoe.train import record
 from spikingmoe.train.fit import train
 from spikingmoe.train.module import TrainingModule
 
+WRITING = "writing"  # in place of a signal: SIGKILL in the middle of a write
 record.EVERY = 2  # steps per row of the log
 if any(plan[-1] for plan in json.loads(sys.argv[3])):
     import matplotlib.figure, torch.utils.tensorboard  # once, not in each training
@@ -68,7 +69,19 @@ def training(name, signal_at, number, workers, minutes, logs):
         if done == signal_at:
             os.kill(os.getpid(), number)
 
-    TrainingModule.training_step, TrainingModule.optimizer_step = recorded_step, counted_step
+    def half_a_write(fd, content, write=os.write):
+        nonlocal done
+        done += 1
+        if done == signal_at:
+            write(fd, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(fd, content)
+
+    TrainingModule.training_step = recorded_step
+    if number == WRITING:
+        os.write = half_a_write
+    else:
+        TrainingModule.optimizer_step = counted_step
     options = RunOptions(workers=workers, save_minutes=minutes, device="cpu", logs=logs)
     train(MIXTURE, RECIPE, DATA, out, resume=True, options=options)
 
@@ -177,6 +190,18 @@ def test_killed_at_any_step_and_resumed(whole, tmp_path):
     assert codes == [-signal.SIGKILL, 0] * len(cases)
     for number in range(len(cases)):
         assert_as_undisturbed(tmp_path / f"run{number}", whole)
+
+
+def test_killed_in_the_middle_of_writing(whole, tmp_path):
+    """SIGKILL when half of a checkpoint is written, of each one of the run."""
+    plans = []
+    for write in range(1, LAST + 1):
+        plans.append((f"run{write}", write, "writing", 0, EVERY_STEP, False))
+        plans.append((f"run{write}", 0, 0, 0, 0.0, False))
+    codes = [code for code, _ in run_plans(tmp_path, plans)]
+    assert codes == [-signal.SIGKILL, 0] * LAST
+    for write in range(1, LAST + 1):
+        assert_as_undisturbed(tmp_path / f"run{write}", whole)
 
 
 def test_killed_many_times(whole, tmp_path):

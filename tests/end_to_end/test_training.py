@@ -1,12 +1,8 @@
 """Training, checkpoints and exact resume on a corner of the digits."""
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -475,49 +471,3 @@ def test_loading_runs_no_code(whole):
     (line,) = result.stdout.splitlines()
     assert line.startswith("done")
     assert line != "done 0", "the hook must have seen the file being opened"
-
-
-TRAIN = """
-import sys, torch
-torch.set_num_threads(1)
-from dataclasses import replace
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from small_runs import MODEL, SETTINGS, small_data
-from spikingmoe.train.fit import train
-train(MODEL, replace(SETTINGS, epochs=8), small_data(), Path(sys.argv[1]), resume=True)
-"""
-
-
-def train_in_child(out):
-    """Without the run-time checks of shapes, which draw from Python's generator."""
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, str(out), str(Path(__file__).parents[1])],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    )
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    """SIGKILL in the middle of an epoch, twice; then resume to the end."""
-    assert train_in_child(tmp_path / "whole").wait() == 0
-    out = tmp_path / "killed"
-    for wanted in (1, 4):
-        child = train_in_child(out)
-        try:
-            deadline = time.monotonic() + 120
-            while not (out / "checkpoints" / f"epoch-{wanted:04d}.safetensors").exists():
-                assert child.poll() is None, "training ended before it was killed"
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-            time.sleep(0.05)
-            child.send_signal(signal.SIGKILL)
-        finally:
-            child.kill()
-            child.wait()
-    killed_at = load_run(out).epoch
-    assert 4 <= killed_at < 8
-    assert train_in_child(out).wait() == 0
-    assert differences(newest(out), newest(tmp_path / "whole")) == []
-    assert [p.name for p in out.rglob("*.tmp")] == []
