@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+LINE_S = 20.0  # at most about this long without a line
 Update = Callable[[int, int], None]
 
 
@@ -35,11 +36,18 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 @contextmanager
 def progress(title: str) -> Iterator[Update]:
-    """A bar while something with a known length runs: call the result with (done, total)."""
+    """A bar while something with a known length runs, or lines: call the result with (done, total)."""
     if not console.is_terminal:
         say(f"{title} ...")
-        started = time.perf_counter()
-        yield lambda done, total: None
+        started = said = time.perf_counter()
+
+        def line(done: int, total: int) -> None:
+            nonlocal said
+            if time.perf_counter() - said >= LINE_S:
+                said = time.perf_counter()
+                say(f"{title}: {done:,} of {total:,}")
+
+        yield line
         say(f"{title}: {time.perf_counter() - started:.1f} s")
         return
     bar = Progress(

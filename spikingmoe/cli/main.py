@@ -56,7 +56,9 @@ def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
 
 def _stopped(stop: KeyboardInterrupt, argv: Sequence[str]) -> int:
     terminated = isinstance(stop, Terminated)
-    hint = "; --resume goes on" if argv and argv[0] in ("train", "demo") else ""
+    command = argv[0] if argv else ""
+    hint = "; --resume goes on" if command in ("train", "demo") else ""
+    hint = "; the same again goes on" if command == "download" else hint
     code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     return _refuse(("terminated" if terminated else "interrupted") + hint, code)
 

@@ -14,7 +14,7 @@ from spikingmoe.data.progress import Watch, unwatched
 from spikingmoe.data.published import data_home, provide
 from spikingmoe.data.user_module import is_user_module, load_user_module
 
-BUNDLED, FOLDER = "digits", "folder"
+BUNDLED, FOLDER = "digits", "folder"  # with a dependency; of the user's own
 CIFAR = {"cifar10": load_cifar10, "cifar100": load_cifar100}
 #: What every data set is, for help texts.
 DATA_SETS = {
@@ -100,6 +100,7 @@ def _needed(name: str, **given: int | None) -> tuple[int, ...]:
 
 
 __all__ = [
+    "BUNDLED",
     "DATA_SETS",
     "ImageData",
     "Normalisation",

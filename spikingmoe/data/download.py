@@ -124,22 +124,26 @@ def _fill(
     pause_s: float,
 ) -> None:
     """Bring the whole file into `part`, over as many connections as it takes."""
-    failed = 0
+    failed, furthest = 0, _size(part)
     while True:
-        before = part.stat().st_size if part.exists() else 0
+        before = _size(part)
         if remote.size is not None and before == remote.size:
             return  # a whole file whose check did not come to an end
         try:
             return _read_once(remote, part, before, progress, timeout_s)
         except _Broken as error:
-            gained = part.exists() and part.stat().st_size > before
-            failed = 1 if gained else failed + 1
+            failed = 1 if _size(part) > furthest else failed + 1
+            furthest = max(furthest, _size(part))
             if failed >= attempts:
                 raise DownloadError(
                     f"{remote.url}: {error}, {attempts} times in a row; check the network, then run "
                     f"the same again: it goes on where it stopped"
                 ) from None
             time.sleep(pause_s * 2 ** (failed - 1))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _read_once(

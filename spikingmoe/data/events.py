@@ -123,11 +123,11 @@ def load_events(
     frames = arrays["frames"]
     limit = _saturation(frames, train)
     np.minimum(frames, limit, out=frames)
-    padded = torch.from_numpy(pad_centre(frames, image_size))
     normalisation = _scale(frames, train, image_size)
 
     def split(index: torch.Tensor) -> Split:
-        return Split(padded[index], labels[index], normalisation)
+        own = pad_centre(frames[index.numpy()], image_size)  # one part at a time: they are large
+        return Split(torch.from_numpy(own), labels[index], normalisation)
 
     return ImageData(
         name=name,

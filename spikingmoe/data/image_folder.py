@@ -1,14 +1,11 @@
-"""A folder of images of the user's own: DIR/train/CLASS/*.png or jpg."""
+"""A folder of images of the user's own: DIR/train/CLASS/*.png, jpg or webp."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from spikingmoe.data.image_data import (
@@ -17,20 +14,19 @@ from spikingmoe.data.image_data import (
     channel_statistics,
     stratified_split,
 )
-from spikingmoe.data.image_files import MODES, middle_square
+from spikingmoe.data.image_files import MODES, read_image
 from spikingmoe.data.progress import Watch, unwatched
 
 SPLIT_SEED = 20260101
 SHARE = 0.1  # of every class, for a part that the folder does not have
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PARTS = ("train", "validation", "test")
-EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
 def load_folder(
     data_dir: Path, image_size: int, channels: int, *, watch: Watch = unwatched
 ) -> ImageData:
-    """All images of a folder as uint8, cut to a square in the middle and resized (antialiased).
+    """All images of a folder as uint8, read as `image_files.read_image` does.
 
     DIR/validation and DIR/test are taken where they are; a part that is missing is a tenth of every class
     of the training images, always the same for the same files.
@@ -56,8 +52,8 @@ def load_folder(
     classes = _classes(data_dir / "train")
     if len(classes) < 2:
         raise ValueError(
-            f"{data_dir / 'train'}: has {len(classes)} class{'' if len(classes) == 1 else 'es'} ({', '.join(classes) or 'none'}); needs "
-            f"a folder for each of at least two classes"
+            f"{data_dir / 'train'}: has classes ({', '.join(classes) or 'none'}); needs a folder for each "
+            f"of at least two"
         )
     listed = {
         part: _listed(data_dir / part, classes) for part in PARTS if (data_dir / part).is_dir()
@@ -66,13 +62,12 @@ def load_folder(
     with watch(f"reading {total} images") as update:
         done = 0
         for part, files in listed.items():
-            pixels = np.zeros((len(files), image_size, image_size, channels), np.uint8)
+            pixels = torch.empty(len(files), channels, image_size, image_size, dtype=torch.uint8)
             for row, (path, _) in enumerate(files):
-                pixels[row] = _read(path, image_size, channels)
+                pixels[row] = read_image(path, channels=channels, size=image_size)
                 done += 1
                 update(done, total)
-            labels = torch.tensor([label for _, label in files])
-            parts[part] = (torch.from_numpy(pixels).movedim(-1, 1).contiguous(), labels)
+            parts[part] = (pixels, torch.tensor([label for _, label in files]))
     return _assemble(data_dir, classes, parts)
 
 
@@ -133,22 +128,3 @@ def _listed(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
             )
         files += [(path, label) for path in own]
     return files
-
-
-def _read(path: Path, size: int, channels: int) -> np.ndarray:
-    """(size, size, channels) uint8; turned upright where the camera noted how it was held."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as file:
-                if file.mode not in EIGHT_BITS:
-                    raise ValueError(f"its pixels are of the kind '{file.mode}'")
-                upright = ImageOps.exif_transpose(file)
-                image = middle_square(upright, channels, size)
-    except Exception as error:  # a damaged image can fail in any way
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(
-            f"{path}: cannot be read ({reason}); save it as PNG or JPEG with 8 bits per channel, or "
-            f"remove it"
-        ) from None
-    return np.asarray(image).reshape(size, size, channels)

@@ -46,7 +46,9 @@ class DispatchPlan:
         steps: (R,) step of each row.
         starts: (Q + 1,) first row of each of the Q sequences, and R.
         gaps: (R,) steps since the row before in the same sequence; 0 where a sequence starts.
+        first_sequence: (E + 1,) the first sequence of each expert, and Q.
         rows_per_expert, sequences_per_expert: how many belong to each expert, in order.
+        window: steps of the window.
     """
 
     rows: Int[Tensor, " R"]
@@ -54,8 +56,10 @@ class DispatchPlan:
     steps: Int[Tensor, " R"]
     starts: Int[Tensor, " Q1"]
     gaps: UInt8[Tensor, " R"]
+    first_sequence: Int[Tensor, " E1"]
     rows_per_expert: list[int]
     sequences_per_expert: list[int]
+    window: int
 
     @functools.cached_property
     def slots(self) -> Slots:
@@ -98,9 +102,10 @@ def plan_dispatch(chosen_TPE: Bool[Tensor, "T P E"]) -> DispatchPlan:
     start_Q = begins_R.nonzero().flatten()
     gap_R = torch.zeros_like(place_R)
     gap_R[1:] = step_R[1:] - step_R[:-1]
-    counts_2E = torch.stack(
+    device_2E = torch.stack(
         [torch.bincount(e, minlength=experts) for e in (expert_R, expert_R[start_Q])]
-    ).tolist()
+    )
+    counts_2E = device_2E.tolist()
     rows_R = step_R * tokens + token_R
     return DispatchPlan(
         rows=rows_R,
@@ -108,8 +113,10 @@ def plan_dispatch(chosen_TPE: Bool[Tensor, "T P E"]) -> DispatchPlan:
         steps=step_R,
         starts=torch.cat([start_Q, start_Q.new_tensor([len(place_R)])]),
         gaps=gap_R.masked_fill(begins_R, 0).to(torch.uint8),
+        first_sequence=torch.nn.functional.pad(device_2E[1].cumsum(0), (1, 0)),
         rows_per_expert=counts_2E[0],
         sequences_per_expert=counts_2E[1],
+        window=steps,
     )
 
 

@@ -1,8 +1,10 @@
 """Compiles the CPU kernels once per machine, source and compiler, and loads them.
 
-The library lies in a cache folder ($SPIKINGMOE_CACHE, else ~/.cache/spikingmoe) under a name that is a
-hash of all it depends on, so a stale one is never loaded. Where no compiler is found, or
-SPIKINGMOE_KERNELS=off, there are no kernels: the plain form runs, and a warning says so once.
+The library lies in a cache folder ($SPIKINGMOE_CACHE, else ~/.cache/spikingmoe). Its name is a hash of
+all it depends on, so that a stale one is never loaded, and a hash of its content, so that a damaged one
+is not either (the dynamic linker would map it and the process die at the missing page): it is made
+anew. Where no compiler is found, or SPIKINGMOE_KERNELS=off, there are no kernels: the plain form runs,
+and a warning says so once.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -29,10 +32,10 @@ FLAGS = (
     "-ffp-contract=off",
     "-fno-trapping-math",
     "-fno-math-errno",
-    "-fopenmp",
     "-shared",
     "-fPIC",
 )
+OPENMP = "-fopenmp"
 COMPILE_SECONDS = 300
 
 
@@ -46,7 +49,7 @@ def load_library() -> ctypes.CDLL | None:
     if os.environ.get("SPIKINGMOE_KERNELS", "").lower() == "off":
         return None
     try:
-        return ctypes.CDLL(str(_compiled()))
+        return _load()
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         warnings.warn(
@@ -64,43 +67,85 @@ def cache_folder() -> Path:
     return (Path(given) if given else Path.home() / ".cache" / "spikingmoe") / "kernels"
 
 
-def _compiled() -> Path:
+def _load() -> ctypes.CDLL:
     compiler = _compiler()
+    name = f"cpu-{_digest(compiler)}"
+    found = _cached(cache_folder(), name)
+    if found is not None:
+        try:
+            return ctypes.CDLL(str(found))
+        except OSError:  # whole, but not for this system: say, another C library
+            found.unlink(missing_ok=True)
+    return ctypes.CDLL(str(_compile(compiler, name)))
+
+
+def _cached(folder: Path, name: str) -> Path | None:
+    """An undamaged library of this name."""
+    for library in sorted(folder.glob(f"{name}-*.so")):
+        if library.name == _file_name(name, library):
+            return library
+    return None
+
+
+def _file_name(name: str, library: Path) -> str:
+    return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:24]}.so"
+
+
+def _compile(compiler: list[str], name: str) -> Path:
     folder = cache_folder()
-    library = folder / f"cpu-{_digest(compiler)}.so"
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
-        made = Path(work) / library.name
-        sources = [str(HERE / name) for name in SOURCES]
-        done = subprocess.run(
-            [compiler, *FLAGS, *sources, "-o", str(made)],
-            capture_output=True,
-            text=True,
-            timeout=COMPILE_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{compiler} failed: {done.stderr}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = tempfile.TemporaryDirectory(dir=folder, prefix="build-")
+    except OSError as error:
+        raise RuntimeError(
+            f"the cache folder {folder} cannot be written: {error.strerror}; "
+            f"set SPIKINGMOE_CACHE to a folder that can"
+        ) from error
+    with work:
+        made = Path(work.name) / "kernels.so"
+        if _run_compiler(compiler, [OPENMP], made).returncode != 0:
+            done = _run_compiler(compiler, [], made)
+            if done.returncode != 0:
+                raise RuntimeError(f"{shlex.join(compiler)} failed: {done.stderr}")
+            warnings.warn(
+                f"{shlex.join(compiler)} has no OpenMP: fused CPU kernels run on one thread",
+                KernelWarning,
+                stacklevel=2,
+            )
+        library = folder / _file_name(name, made)
         os.replace(made, library)  # whole or not at all; of two processes the later one wins
     return library
 
 
-def _compiler() -> str:
-    wanted = os.environ.get("CXX")
-    for name in [wanted] if wanted else ["g++", "clang++", "c++"]:
+def _run_compiler(
+    compiler: list[str], flags: list[str], made: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*compiler, *FLAGS, *flags, *(str(HERE / name) for name in SOURCES), "-o", str(made)],
+        capture_output=True,
+        text=True,
+        timeout=COMPILE_SECONDS,
+        check=False,
+    )
+
+
+def _compiler() -> list[str]:
+    """The compiler with its own arguments, as in CXX="ccache g++"."""
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    for name in wanted[:1] or ["g++", "clang++", "c++"]:
         found = shutil.which(name)
         if found:
-            return found
-    raise RuntimeError(f"no C++ compiler: {wanted or 'g++, clang++ or c++'} is not on the PATH")
+            return [found, *wanted[1:]]
+    tried = wanted[0] if wanted else "g++, clang++ or c++"
+    raise RuntimeError(f"no C++ compiler: {tried} is not on the PATH")
 
 
-def _digest(compiler: str) -> str:
+def _digest(compiler: list[str]) -> str:
     version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, timeout=30, check=True
+        [*compiler, "--version"], capture_output=True, text=True, timeout=30, check=True
     )
-    known = hashlib.sha256("\0".join((version.stdout, *FLAGS, _processor())).encode())
+    parts = (version.stdout, *compiler[1:], *FLAGS, OPENMP, _processor())
+    known = hashlib.sha256("\0".join(parts).encode())
     for name in (*SOURCES, *HEADERS):
         known.update((HERE / name).read_bytes())
     return known.hexdigest()[:24]

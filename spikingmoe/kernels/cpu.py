@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spikingmoe.config.model import Surrogate
 from spikingmoe.kernels.build import load_library
-from spikingmoe.kernels.constants import NeuronConstants
+from spikingmoe.kernels.constants import NeuronConstants, Sequences
 
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 SURROGATES: dict[Surrogate, int] = {"atan": 0, "fast_sigmoid": 1, "sigmoid": 2}
@@ -89,16 +89,13 @@ def lif_backward(
 def sequences_forward(
     x: Tensor,
     affine: tuple[Tensor, Tensor],
-    first_sequence: Tensor,
-    starts: Tensor,
-    gaps: Tensor,
+    sequences: Sequences,
     neurons: NeuronConstants,
 ) -> Tensor:
     """Spikes (rows, channels) of experts' neurons, whose rows come in sequences.
 
     Args:
         affine: (scale, shift), (experts, channels) each.
-        first_sequence: (experts + 1,) int64. starts: (sequences + 1,) int64. gaps: (rows,) uint8.
     """
     spikes = torch.empty_like(x)
     _call(
@@ -106,9 +103,7 @@ def sequences_forward(
         FORMATS[x.dtype],
         x,
         *_sizes(x.shape[1], len(affine[0])),
-        first_sequence,
-        starts,
-        gaps,
+        *_tensors(sequences),
         *affine,
         *_floats(neurons),
         spikes,
@@ -120,9 +115,7 @@ def sequences_backward(
     x: Tensor,
     grad_spikes: Tensor,
     affine: tuple[Tensor, Tensor, Tensor],
-    first_sequence: Tensor,
-    starts: Tensor,
-    gaps: Tensor,
+    sequences: Sequences,
     neurons: NeuronConstants,
     *,
     gated: bool,
@@ -138,9 +131,7 @@ def sequences_backward(
         SURROGATES[neurons.surrogate],
         x,
         *_sizes(x.shape[1], len(affine[0])),
-        first_sequence,
-        starts,
-        gaps,
+        *_tensors(sequences),
         *affine,
         *_floats(neurons),
         int(neurons.detach_reset),
@@ -200,6 +191,10 @@ def _plain(argument: object) -> object:
         assert argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
     return argument
+
+
+def _tensors(sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
+    return sequences.first, sequences.starts, sequences.gaps
 
 
 def _rows(x: Tensor) -> tuple[int, int]:

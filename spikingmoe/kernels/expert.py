@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikingmoe.functional.dispatch import DispatchPlan
-from spikingmoe.kernels import cpu
-from spikingmoe.kernels.constants import NeuronConstants
+from spikingmoe.kernels.backends import backend_of
+from spikingmoe.kernels.constants import NeuronConstants, Sequences
+from spikingmoe.kernels.host import to_device
 from spikingmoe.kernels.norm import Moments, affine_map, gradient_factors
 
 
@@ -53,7 +54,7 @@ class _ExpertLif(torch.autograd.Function):
         scale, shift = affine_map(weight, bias, moments)
         ctx.save_for_backward(x, weight, scale, shift)
         ctx.moments, ctx.plan, ctx.neurons, ctx.gated = moments, plan, neurons, gates is not None
-        return cpu.sequences_forward(x, (scale, shift), *_sequences(plan), neurons)
+        return backend_of(x).sequences_forward(x, (scale, shift), _sequences(plan), neurons)
 
     @staticmethod
     @once_differentiable
@@ -61,27 +62,33 @@ class _ExpertLif(torch.autograd.Function):
         x, weight, scale, shift = ctx.saved_tensors
         moments: Moments = ctx.moments
         plan: DispatchPlan = ctx.plan
+        backend = backend_of(x)
         gated = ctx.gated and ctx.needs_input_grad[3]
-        grad, sum_grad, sum_grad_x, grad_gates = cpu.sequences_backward(
+        grad, sum_grad, sum_grad_x, grad_gates = backend.sequences_backward(
             x,
             grads[0].contiguous(),
             (scale, shift, moments.mean.float()),
-            *_sequences(plan),
+            _sequences(plan),
             ctx.neurons,
             gated=gated,
         )
         sizes = plan.rows_per_expert
-        rows = torch.tensor(sizes, dtype=torch.float64).clamp(min=1)[:, None]
+        rows = to_device([float(max(1, size)) for size in sizes], scale)[:, None]
         factors = gradient_factors(scale, moments, sum_grad, sum_grad_x, rows)
         for expert, (x_e, grad_e) in enumerate(zip(x.split(sizes), grad.split(sizes), strict=True)):
             if len(x_e):
-                cpu.norm_combine(grad_e, x_e, [f[expert] for f in factors], grad_e)
+                backend.norm_combine(grad_e, x_e, [f[expert] for f in factors], grad_e)
         if grad_gates is not None:  # the gate before the weights: d (W1 g X) / dg = x
-            grad_gates += cpu.row_products(grad, x)
+            grad_gates += backend.row_products(grad, x)
         grad_weight = (sum_grad_x * moments.rstd).to(weight.dtype)
         return grad, grad_weight, sum_grad.to(weight.dtype), grad_gates, None, None, None
 
 
-def _sequences(plan: DispatchPlan) -> tuple[Tensor, Tensor, Tensor]:
-    counts = torch.tensor([0, *plan.sequences_per_expert])
-    return counts.cumsum(0), plan.starts, plan.gaps
+def _sequences(plan: DispatchPlan) -> Sequences:
+    return Sequences(
+        first=plan.first_sequence,
+        starts=plan.starts,
+        gaps=plan.gaps,
+        per_expert=plan.sequences_per_expert,
+        longest=plan.window,
+    )

@@ -1,7 +1,7 @@
 """LIF neurons, and batch norm with the neurons behind it, as single differentiable operations.
 
 Both keep nothing for the backward pass but their input: membranes (and normalised currents) are
-computed again, block by block, while they lie in the processor's cache.
+computed again, block by block, while they are at hand.
 """
 
 from __future__ import annotations
@@ -12,22 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spikingmoe.kernels import cpu
+from spikingmoe.kernels.backends import backend_of, spike_dtype
 from spikingmoe.kernels.constants import NeuronConstants
 from spikingmoe.kernels.norm import Moments, affine_map, gradient_factors
-
-
-def can_fuse(x: Tensor) -> bool:
-    """Whether there is a kernel for this tensor: its device, and float32 or bfloat16."""
-    return x.dtype in cpu.FORMATS and x.device.type == "cpu" and x.numel() > 0 and cpu.available()
-
-
-def spike_dtype(x: Tensor) -> torch.dtype:
-    """Of the spikes of neurons whose current is x: what the matrices behind them are multiplied in."""
-    if torch.is_autocast_enabled(x.device.type):
-        wanted = torch.get_autocast_dtype(x.device.type)
-        return wanted if wanted in cpu.FORMATS else x.dtype
-    return x.dtype
 
 
 def fused_lif(current: Tensor, neurons: NeuronConstants) -> Tensor:
@@ -54,7 +41,7 @@ class _Lif(torch.autograd.Function):
         x = current.contiguous()
         ctx.save_for_backward(x)
         ctx.neurons = neurons
-        spikes = cpu.lif_forward(x.view(len(x), -1, 1), len(x), None, neurons, dtype)
+        spikes = backend_of(x).lif_forward(x.view(len(x), -1, 1), len(x), None, neurons, dtype)
         return spikes.view(x.shape)
 
     @staticmethod
@@ -63,7 +50,7 @@ class _Lif(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         flat = (len(x), -1, 1)
         grad_spikes = grads[0].contiguous().view(flat)
-        grad, _, _ = cpu.lif_backward(x.view(flat), grad_spikes, None, ctx.neurons)
+        grad, _, _ = backend_of(x).lif_backward(x.view(flat), grad_spikes, None, ctx.neurons)
         return grad.view(x.shape), None, None
 
 
@@ -84,7 +71,7 @@ class _NormLif(torch.autograd.Function):
         ctx.save_for_backward(x, weight, scale, shift)
         ctx.moments, ctx.neurons = moments, neurons
         rows = x.view(len(x), -1, x.shape[-1])
-        spikes = cpu.lif_forward(rows, steps, (scale, shift), neurons, dtype)
+        spikes = backend_of(x).lif_forward(rows, steps, (scale, shift), neurons, dtype)
         return spikes.view(steps, *x.shape[1:])
 
     @staticmethod
@@ -95,10 +82,12 @@ class _NormLif(torch.autograd.Function):
         rows = x.view(len(x), -1, x.shape[-1])
         grad_spikes = grads[0].contiguous().view(len(grads[0]), *rows.shape[1:])
         affine = (scale, shift, moments.mean.float())
-        grad, sum_grad, sum_grad_x = cpu.lif_backward(rows, grad_spikes, affine, ctx.neurons)
+        grad, sum_grad, sum_grad_x = backend_of(x).lif_backward(
+            rows, grad_spikes, affine, ctx.neurons
+        )
         assert sum_grad is not None
         assert sum_grad_x is not None
         factors = gradient_factors(scale, moments, sum_grad, sum_grad_x, x.numel() // x.shape[-1])
-        cpu.norm_combine(grad, rows, factors, grad)
+        backend_of(x).norm_combine(grad, rows, factors, grad)
         grad_weight = (sum_grad_x * moments.rstd).to(weight.dtype)
         return grad.view(x.shape), grad_weight, sum_grad.to(weight.dtype), *[None] * 4

@@ -3,40 +3,51 @@
 
 namespace spikingmoe {
 
-// Mean and sum of squared deviations per channel: exact two-pass within a block, blocks merged in
-// order in float64 (Chan 1979).
+// Mean and sum of squared deviations per channel: two passes over a block, the second one corrected for
+// what the mean of the first lacks (Chan, Golub and LeVeque 1983, eq. 1.7); blocks merged in order in
+// float64 (ibid., eq. 2.1).
 template <typename X>
 void statistics(const X* x, int64_t rows, int64_t channels, double* mean, double* square, int threads) {
     const Tiling t = tile(channels);
     const int64_t blocks = t.blocks(rows);
-    std::vector<float> block_means(blocks * channels), block_squares(blocks * channels);
+    std::vector<double> block_means(blocks * channels), block_squares(blocks * channels);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> sums(t.width), tiled_means(t.width);
-        float *s = sums.data(), *m = tiled_means.data();
+        std::vector<float> sums(t.width), squares(t.width), tiled_means(t.width), means(channels);
+        float *s = sums.data(), *q = squares.data(), *m = tiled_means.data();
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < blocks; ++b) {
             const int64_t first = b * t.block_rows, last = std::min(rows, first + t.block_rows);
-            float* mine = block_means.data() + b * channels;
+            const double here = static_cast<double>(last - first);
             std::fill(sums.begin(), sums.end(), 0.0f);
             for (int64_t at = first * channels; at < last * channels; at += t.width) {
                 const int64_t n = std::min(t.width, last * channels - at);
                 for (int64_t i = 0; i < n; ++i) s[i] += widen(x[at + i]);
             }
-            for (int64_t i = 0; i < t.width; ++i) mine[i % channels] += s[i];
-            for (int64_t i = 0; i < channels; ++i) mine[i] /= static_cast<float>(last - first);
+            std::fill(means.begin(), means.end(), 0.0f);
+            for (int64_t i = 0; i < t.width; ++i) means[i % channels] += s[i];
+            for (int64_t i = 0; i < channels; ++i) means[i] /= static_cast<float>(here);
             for (int64_t r = 0; r < t.rows_at_once; ++r)
-                std::memcpy(m + r * channels, mine, channels * sizeof(float));
+                std::memcpy(m + r * channels, means.data(), channels * sizeof(float));
             std::fill(sums.begin(), sums.end(), 0.0f);
+            std::fill(squares.begin(), squares.end(), 0.0f);
             for (int64_t at = first * channels; at < last * channels; at += t.width) {
                 const int64_t n = std::min(t.width, last * channels - at);
                 for (int64_t i = 0; i < n; ++i) {
                     const float d = widen(x[at + i]) - m[i];
-                    s[i] += d * d;
+                    s[i] += d;
+                    q[i] += d * d;
                 }
             }
-            float* squares = block_squares.data() + b * channels;
-            for (int64_t i = 0; i < t.width; ++i) squares[i % channels] += s[i];
+            double *rest = block_means.data() + b * channels, *square_b = block_squares.data() + b * channels;
+            for (int64_t i = 0; i < t.width; ++i) {
+                rest[i % channels] += s[i];
+                square_b[i % channels] += q[i];
+            }
+            for (int64_t i = 0; i < channels; ++i) {
+                square_b[i] = std::max(0.0, square_b[i] - rest[i] * rest[i] / here);
+                rest[i] = means[i] + rest[i] / here;
+            }
         }
     }
     for (int64_t i = 0; i < channels; ++i) mean[i] = square[i] = 0.0;

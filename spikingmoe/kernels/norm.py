@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spikingmoe.kernels import cpu
+from spikingmoe.kernels.backends import backend_of
+from spikingmoe.kernels.host import to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Moments:
 
 def own_moments(x: Tensor, eps: float) -> Moments:
     """Mean and biased variance of x (..., C) over all axes but the last."""
-    mean, var = cpu.norm_statistics(x.detach().contiguous())
+    mean, var = backend_of(x).norm_statistics(x.detach().contiguous())
     return Moments(mean=mean, var=var, eps=eps, own=True)
 
 
@@ -60,8 +61,10 @@ def gradient_factors(
         rows: number of rows, or (E, 1) rows of each expert.
     """
     a, mean = scale.double(), moments.mean.double()
-    own = torch.as_tensor(moments.own, device=scale.device)
-    own = own.to(torch.float64).view(-1, *[1] * (scale.ndim - 1)) if own.ndim else own.double()
+    if isinstance(moments.own, tuple):
+        own = to_device([float(o) for o in moments.own], scale)[:, None]
+    else:
+        own = float(moments.own)
     b = -own * a * moments.rstd.square() * sum_grad_x / rows
     c = -own * a * sum_grad / rows - b * mean
     return a.float(), b.float(), c.float()
@@ -109,22 +112,25 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale, shift = ctx.saved_tensors
         moments: Moments = ctx.moments
+        backend = backend_of(x)
         g = grads[0].contiguous().float()
         grad_gates = None
         if ctx.gated and ctx.needs_input_grad[3]:
-            grad_gates = cpu.row_products(g, _normalised(x, scale, shift, ctx.sizes))
-        sums = torch.zeros(2, *scale.shape, dtype=torch.float64)
+            grad_gates = backend.row_products(g, _normalised(x, scale, shift, ctx.sizes))
+        sums = scale.new_zeros(2, *scale.shape, dtype=torch.float64)
         mean = moments.mean.float().view(scale.shape)
         parts = list(zip(g.split(ctx.sizes), x.split(ctx.sizes), strict=True))
         for expert, (g_e, x_e) in enumerate(parts):
             if len(x_e):
-                sums[0, expert], sums[1, expert] = cpu.norm_gradient_sums(g_e, x_e, mean[expert])
-        rows = torch.tensor(ctx.sizes, dtype=torch.float64).clamp(min=1)[:, None]
+                sums[0, expert], sums[1, expert] = backend.norm_gradient_sums(
+                    g_e, x_e, mean[expert]
+                )
+        rows = to_device([float(max(1, size)) for size in ctx.sizes], scale)[:, None]
         factors = gradient_factors(scale, moments, sums[0], sums[1], rows)
         grad = torch.empty_like(x)
         for expert, ((g_e, x_e), out) in enumerate(zip(parts, grad.split(ctx.sizes), strict=True)):
             if len(x_e):
-                cpu.norm_combine(g_e, x_e, [f[expert] for f in factors], out)
+                backend.norm_combine(g_e, x_e, [f[expert] for f in factors], out)
         grad_weight = (sums[1] * moments.rstd).to(weight.dtype)
         return grad, grad_weight, sums[0].to(weight.dtype), grad_gates, None, None
 
@@ -134,5 +140,5 @@ def _normalised(x: Tensor, scale: Tensor, shift: Tensor, sizes: list[int]) -> Te
     parts = zip(x.split(sizes), out.split(sizes), scale, shift, strict=True)
     for x_e, out_e, scale_e, shift_e in parts:
         if len(x_e):
-            cpu.norm_apply(x_e, scale_e, shift_e, out_e)
+            backend_of(x).norm_apply(x_e, scale_e, shift_e, out_e)
     return out

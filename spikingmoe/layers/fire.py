@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from spikingmoe.kernels import Moments, can_fuse, fused_norm, fused_norm_lif, own_moments
+from spikingmoe.layers.hooks import has_hooks
 from spikingmoe.layers.neuron import LIF
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -43,10 +44,11 @@ def fire(neuron: nn.Module, norm: Norm, x: Tensor, *, steps: int | None = None) 
 
 def _has_kernel(norm: Norm, x: Tensor) -> bool:
     return (
-        norm.affine
+        type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d)  # others, as SyncBatchNorm, compute more
+        and norm.affine
         and norm.running_mean is not None
         and norm.momentum is not None
-        and not (norm._forward_hooks or norm._forward_pre_hooks)
+        and not has_hooks(norm)
         and x.numel() > x.shape[-1]  # of a single row there is no variance: torch says so
         and can_fuse(x)
     )

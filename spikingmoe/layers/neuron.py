@@ -10,6 +10,7 @@ from spikingmoe.config import ModelConfig, Surrogate
 from spikingmoe.functional.lif import lif
 from spikingmoe.functional.surrogate import make_surrogate
 from spikingmoe.kernels import NeuronConstants, can_fuse, fused_lif
+from spikingmoe.layers.hooks import has_hooks
 
 
 class LIF(snntorch.Leaky):
@@ -63,7 +64,7 @@ class LIF(snntorch.Leaky):
     def has_kernel(self) -> bool:
         """Whether the fused kernels compute this neuron inside of a larger operation: not with a
         `spike_grad` put in later, nor where a hook wants to see the currents."""
-        return self._is_plain and not (self._forward_hooks or self._forward_pre_hooks)
+        return self._is_plain and not has_hooks(self)
 
     @property
     def _is_plain(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spikingmoe.data.augment import batch_generator
-from spikingmoe.data.image_data import Split
+from spikingmoe.data.image_data import Split, model_input
 
 SHUFFLE = 2**31 - 1  # a step that no batch has: keeps the shuffle's generator apart
 
@@ -82,7 +82,7 @@ class _Images(Dataset):
 
     def __getitem__(self, batch: IndexBatch) -> tuple[Tensor, Tensor]:
         found = self.split.at(batch.index)
-        return found.images, found.labels
+        return model_input(found.images), found.labels
 
 
 def index_loader(sampler: EpochBatches, workers: int = 0) -> DataLoader:

@@ -3,8 +3,10 @@
 import pytest
 import snntorch
 import torch
+from kernel_cases import needs_kernels
 
 from spikingmoe.functional.surrogate import make_surrogate
+from spikingmoe.kernels import fused_lif
 from spikingmoe.layers.neuron import LIF
 
 
@@ -24,12 +26,13 @@ def stock_spikes(currents, decay, threshold, surrogate):
     return torch.stack(spikes)
 
 
-def both(currents, decay, threshold, surrogate, weights):
+def both(currents, decay, threshold, surrogate, weights, ours=None):
     """[(spikes, gradient)] of stock snnTorch and ours, for the loss sum(weights * spikes)."""
     results = []
+    neuron = LIF(membrane_decay=decay, threshold=threshold, surrogate=surrogate)
     for run in (
         lambda x: stock_spikes(x, decay, threshold, surrogate),
-        LIF(membrane_decay=decay, threshold=threshold, surrogate=surrogate),
+        neuron if ours is None else lambda x: ours(x, neuron.constants),
     ):
         leaf = currents.clone().requires_grad_()
         spikes = run(leaf)
@@ -66,6 +69,36 @@ def test_float32_spikes_are_equal_bit_for_bit():
     stock, ours = both(currents, 0.5, 1.0, "atan", torch.ones(8, 1000))
     assert torch.equal(stock[0], ours[0])
     assert_gradients_agree(stock[1], ours[1])
+
+
+@needs_kernels
+@pytest.mark.parametrize("surrogate", ["atan", "fast_sigmoid", "sigmoid"])
+@pytest.mark.parametrize(("decay", "threshold"), [(0.5, 1.0), (0.0, 0.3), (0.9, 1.0), (0.37, 0.7)])
+def test_the_fused_kernel_is_a_stock_leaky(decay, threshold, surrogate):
+    """float32, each window from 1 to 16 steps: the same bits, and gradients through the reset."""
+    for steps in range(1, 17):
+        generator = torch.Generator().manual_seed(steps)
+        currents = torch.randn((steps, 157, 3), generator=generator) + 0.3
+        weights = torch.randn((steps, 157, 3), generator=generator)
+        stock, ours = both(currents, decay, threshold, surrogate, weights, ours=fused_lif)
+        assert torch.equal(stock[0], ours[0])
+        assert 0.02 < float(ours[0].mean()) < 0.9
+        assert_gradients_agree(stock[1], ours[1])
+
+
+@needs_kernels
+@pytest.mark.parametrize("surrogate", ["atan", "fast_sigmoid", "sigmoid"])
+def test_the_fused_kernel_in_bfloat16_is_a_stock_leaky_in_float32(surrogate):
+    """The same currents; gradients come back with the 8 bits of bfloat16."""
+    generator = torch.Generator().manual_seed(4)
+    currents = torch.randn((6, 157, 3), generator=generator).bfloat16()
+    weights = torch.randn((6, 157, 3), generator=generator).bfloat16()
+    wide = currents.float(), 0.5, 1.0, surrogate, weights.float()
+    stock, _ = both(*wide)
+    _, ours = both(currents, 0.5, 1.0, surrogate, weights, ours=fused_lif)
+    assert ours[0].dtype == ours[1].dtype == torch.bfloat16
+    assert torch.equal(stock[0], ours[0].float())
+    torch.testing.assert_close(ours[1].float(), stock[1], rtol=2**-8 + 1e-4, atol=1e-5)
 
 
 def test_equality_with_the_threshold():

@@ -62,6 +62,12 @@ def test_a_connection_that_is_cut_is_resumed_where_it_was(tmp_path, size):
         assert ranges == [None, "bytes=100000-", "bytes=150000-"]
 
 
+def test_a_connection_that_brings_something_may_break_again_and_again(tmp_path):
+    with serve(Served({"file": CONTENT}, cuts=[40_000] * 7)) as served:
+        assert fetch(remote(served), tmp_path, attempts=2).read_bytes() == CONTENT
+        assert len(served.asked) == 8
+
+
 def test_a_later_process_goes_on_with_the_part_that_is_there(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT[:123_456])
     with serve(Served({"file": CONTENT})) as served:
@@ -136,6 +142,14 @@ def test_a_file_that_is_always_cut_is_given_up_with_what_came_kept(tmp_path):
         refused(match, remote(served), tmp_path, attempts=3)
         assert len(served.asked) >= 3
     assert (tmp_path / "file.part").read_bytes() == CONTENT[:5000]
+
+
+def test_a_server_that_contradicts_itself_is_given_up(tmp_path):
+    """It announces more than it has, and says that there is no more: what is gained anew is no gain."""
+    with serve(Served({"file": CONTENT[:5000]}, length=300_000)) as served:
+        match = "3 times in a row; check the network"
+        refused(match, remote(served, size=False), tmp_path, attempts=3)
+        assert [r for _, r in served.asked] == [None, "bytes=5000-", None]
 
 
 def test_no_server_is_one_line(tmp_path):

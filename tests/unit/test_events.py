@@ -16,7 +16,7 @@ from fake_events import (
 
 from hardware.files import write_bytes
 from spikingmoe.data import event_frames, events, load_data
-from spikingmoe.data.image_data import model_input
+from spikingmoe.data.image_data import Normalisation, Split, model_input
 from spikingmoe.train.loader import make_loader
 
 pytest.importorskip("tonic")
@@ -72,6 +72,7 @@ def test_nmnist_is_read_in_the_middle_of_the_frames(tmp_path):
         assert found[expected.astype(np.uint8).tobytes()] == digit
     expected = by_hand(random_events(450, 34), 34, 48).clip(max=limit).astype(np.uint8)
     assert rows(data.test)[expected.tobytes()] == 4
+    assert data.test.labels.tolist() == [d for d in range(10) for _ in range(2)], "by their names"
 
 
 @pytest.mark.parametrize("size", [48, 64])
@@ -130,6 +131,30 @@ def test_pixels_that_fire_all_the_time_do_not_set_the_scale():
     assert events._saturation(frames, torch.tensor([0])) == 3
     frames[0, 0, 1, 60] = 200
     assert events._saturation(frames, torch.tensor([0])) == 200
+
+
+def test_counts_are_cut_at_the_saturation(tmp_path):
+    write_nmnist(tmp_path)
+    hot = np.repeat(random_events(5, 34, n=1), 1000, axis=0)
+    (tmp_path / "NMNIST" / "Test" / "0" / "00050.bin").write_bytes(nmnist_bytes(hot))
+    data = load("nmnist", tmp_path)
+    limit = int(data.train.stored.max())
+    assert limit < 10
+    assert int(data.test.stored.max()) == limit
+
+
+def test_a_tenth_of_every_class_is_held_out_and_a_tenth_of_the_rest():
+    labels = np.arange(1000, dtype=np.int16) % 10
+    parts = events._splits(events.EVENT_SETS["cifar10dvs"], {"labels": labels})
+    counts = [torch.from_numpy(labels[part.numpy()].astype(int)).bincount() for part in parts]
+    assert [c.tolist() for c in counts] == [[10] * 10, [9] * 10, [81] * 10]
+    assert torch.cat(parts).sort().values.equal(torch.arange(1000))
+
+
+def test_sums_over_time_stop_at_what_a_byte_holds():
+    scale = Normalisation((0.0,), (1.0,))
+    split = Split(torch.full((1, 4, 1, 2, 2), 200, dtype=torch.uint8), torch.zeros(1), scale)
+    assert split.in_steps(1).stored.unique().tolist() == [255]
 
 
 def test_a_network_without_time_takes_the_sum(tmp_path):

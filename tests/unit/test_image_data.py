@@ -1,11 +1,9 @@
-"""Splits, even subsets and augmentation."""
+"""Splits and even subsets."""
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from spikingmoe.data import Normalisation, Split, load_data
-from spikingmoe.data.augment import batch_generator, random_flip, random_shift
 from spikingmoe.data.image_data import dealt_order
 
 
@@ -97,47 +95,3 @@ def test_the_digits_are_what_they_were(digits):
     assert digits.train.stored.dtype == torch.float32
     assert digits.input_limit == float(digits.train.images.abs().max())
     assert digits.background[0] == pytest.approx(float(digits.train.images.min()))
-
-
-# ---- augmentation
-
-
-def test_a_flip_mirrors_left_to_right():
-    images = torch.arange(12.0).view(1, 1, 3, 4).expand(64, 2, 3, 4)
-    flipped = random_flip(images, batch_generator(0, 0, 0))
-    mirrored = (flipped[:, 0, 0] == torch.tensor([3.0, 2, 1, 0])).all(dim=1)
-    kept = (flipped[:, 0, 0] == torch.tensor([0.0, 1, 2, 3])).all(dim=1)
-    assert (mirrored ^ kept).all()
-    assert 16 <= int(mirrored.sum()) <= 48  # 4 standard deviations of a fair coin
-    assert flipped[mirrored][:, :, 2].unique(dim=0).tolist() == [[[11, 10, 9, 8]] * 2]
-    assert flipped[kept].equal(images[kept])
-
-
-def test_flips_depend_on_seed_epoch_and_step_alone():
-    images = torch.randn(64, 1, 4, 4)
-    once = random_flip(images, batch_generator(3, 2, 1))
-    assert random_flip(images, batch_generator(3, 2, 1)).equal(once)
-    for other in ((4, 2, 1), (3, 3, 1), (3, 2, 2)):
-        assert not random_flip(images, batch_generator(*other)).equal(once)
-
-
-def test_a_shift_fills_every_channel_with_its_own_value():
-    images = torch.ones(200, 3, 5, 5)
-    fill = (-1.0, -2.0, -3.0)
-    shifted = random_shift(images, 2, fill, batch_generator(0, 0, 0))
-    for channel, value in enumerate(fill):
-        assert shifted[:, channel].unique().tolist() == [value, 1.0]
-    inside = shifted[:, :1] == 1.0
-    assert torch.equal(shifted == 1.0, inside.expand_as(shifted)), "all channels move together"
-    assert set(inside.sum(dim=(1, 2, 3)).tolist()) == {9, 12, 15, 16, 20, 25}
-
-
-def test_a_shift_is_a_window_of_the_padded_image():
-    """Against padding and cutting out image by image; the draws are the documented ones."""
-    images = torch.randn(20, 1, 6, 7)
-    shifted = random_shift(images, 3, (0.25,), batch_generator(1, 2, 3))
-    offsets = torch.randint(0, 7, (2, 20, 1), generator=batch_generator(1, 2, 3))[..., 0]
-    for i, (row, column) in enumerate(offsets.T.tolist()):
-        padded = F.pad(images[i], (3, 3, 3, 3), value=0.25)
-        assert shifted[i].equal(padded[:, row : row + 6, column : column + 7])
-    assert random_shift(images, 0, (0.25,), batch_generator(1, 2, 3)) is images

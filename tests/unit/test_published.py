@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,21 @@ def test_a_folder_that_lacks_a_file_is_brought_anew(publish, tmp_path):
     with serve(Served({archive: content})) as served:
         assert len(provide("cifar10", tmp_path / "here", url=served.url + archive)) == 1
         assert provide("cifar10", tmp_path / "here", url=served.url) == []
+    assert missing("cifar10", tmp_path / "here") == []
+
+
+def test_those_who_come_at_the_same_time_wait_for_each_other(publish, tmp_path):
+    write_cifar(tmp_path / "origin", "cifar10")
+    content = packed(tmp_path / "origin" / FOLDERS["cifar10"])
+    archive = publish("cifar10", content)
+    with serve(Served({archive: content}, delay_s=0.001)) as served:
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [
+                pool.submit(provide, "cifar10", tmp_path / "here", url=served.url) for _ in range(4)
+            ]
+            brought = [len(job.result()) for job in jobs]
+        assert sorted(brought) == [0, 0, 0, 1]
+        assert len(served.asked) == 1
     assert missing("cifar10", tmp_path / "here") == []
 
 

@@ -36,6 +36,12 @@ def hashed(*words: int | Tensor) -> Tensor:
     return state
 
 
+def batch_generator(seed: int, epoch: int, step: int) -> torch.Generator:
+    """A generator that depends on nothing but the three numbers, so that a resumed run repeats it."""
+    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
+    return torch.Generator().manual_seed(mixed % 2**63)
+
+
 class Draws:
     """`count` independent draws for each sample of a batch.
 
