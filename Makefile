@@ -41,7 +41,7 @@ imports: setup
 check: lint types imports
 
 torture: setup
-	TORTURE=$${TORTURE:-20000} SPIKINGMOE_TRIALS=$${TRIALS:-100} $(BIN)/python -m pytest tests/unit/test_files.py tests/unit/test_serialize.py tests/end_to_end/test_supervisor.py --timeout 7200
+	TORTURE=$${TORTURE:-20000} SPIKINGMOE_TRIALS=$${TRIALS:-100} $(BIN)/python -m pytest tests/unit/test_files.py tests/unit/test_serialize.py tests/end_to_end/test_supervisor.py tests/end_to_end/test_exact_resume.py --timeout 7200
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -16,16 +16,15 @@ def run(args: Namespace) -> int:
     trained = open_run(args.run)
     data = open_data(trained, args)
     out = output_folder(args.out, trained.folder / "evaluate")
-    accuracy, seconds, outputs = evaluate(trained.model, data.test)
+    accuracy, seconds, choices = evaluate(trained.model, data.test)
     rows = [
         ["epoch", str(trained.epoch)],
         [f"test accuracy (n = {len(data.test)})", percent(accuracy)],
         ["images per second", f"{len(data.test) / seconds:,.0f}"],
     ]
     loads: dict[str, list[float]] = {}
-    for index, router in enumerate(routers_of(trained.model)):
-        counts = sum(o.routing[index].gates.flatten(0, -2).sum(0) for o in outputs)
-        load = (counts / counts.sum().clamp(min=1)).tolist()  # type: ignore[union-attr]
+    for router, counts in zip(routers_of(trained.model), choices, strict=True):
+        load = (counts / counts.sum().clamp(min=1)).tolist()
         loads[router] = load
         rows.append([f"load of the experts of {router}", "  ".join(percent(x) for x in load)])
     show_table(f"evaluation of {args.run} on {data.name}", ["", "value"], rows)

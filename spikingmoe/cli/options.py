@@ -127,7 +127,8 @@ def _train(**kwargs: object) -> jsonargparse.ArgumentParser:
         "--data",
         default="digits",
         help="data set: digits; cifar10, cifar100; nmnist, dvsgesture, cifar10dvs (events); or folder: images of "
-        "your own in DIR/train/CLASS/*.png or jpg, and DIR/validation, DIR/test if there are any (digits)",
+        "your own in DIR/train/CLASS/*.png or jpg, and DIR/validation, DIR/test if there are any; or a "
+        "LightningDataModule of your own as package.module:ClassName or file.py:ClassName (digits)",
     )
     _add_data_dir(parser)
     _add_out(parser, "runs/PRESET-seedN")

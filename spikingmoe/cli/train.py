@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -12,6 +12,7 @@ from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.cli.metrics import base_metrics, test_accuracy, write_metrics
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, get_preset, override
 from spikingmoe.data import load_data_for
+from spikingmoe.data.user_module import ModuleData
 
 FREE_NUMBER = ("threshold", "dynamic")
 
@@ -22,6 +23,8 @@ def run(args: Namespace) -> int:
     data = load_data_for(config, args.data, args.data_dir, watch=progress)
     if args.num_classes is None:
         config = override(config, num_classes=len(data.classes))
+    if args.batch_size is None and isinstance(data, ModuleData):
+        settings = replace(settings, batch_size=data.batch_size)
     name = args.recipe or args.preset
     out = Path(args.out or f"runs/{name}-seed{settings.seed}")
     options = RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)})

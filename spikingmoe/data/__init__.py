@@ -12,6 +12,7 @@ from spikingmoe.data.image_data import ImageData, Normalisation, Split
 from spikingmoe.data.image_folder import load_folder
 from spikingmoe.data.progress import Watch, unwatched
 from spikingmoe.data.published import data_home, provide
+from spikingmoe.data.user_module import is_user_module, load_user_module
 
 BUNDLED, FOLDER = "digits", "folder"  # with a dependency; of the user's own
 CIFAR = {"cifar10": load_cifar10, "cifar100": load_cifar100}
@@ -36,6 +37,8 @@ def load_data(
     """The data set called `name`.
 
     Args:
+        name: of `DATA_SETS`; or package.module:ClassName or file.py:ClassName, a LightningDataModule
+            (`spikingmoe.data.user_module`).
         data_dir: the folder that it is read from. Without one, what is published is read from the
             default folder (`data_home`), and CIFAR is downloaded there if it is missing.
         image_size, channels, time_steps: of the model, for data that are made to measure: event data
@@ -46,6 +49,8 @@ def load_data(
         ValueError: unknown name (the message lists them), a folder that is missing or not needed,
             files that are missing (with the command that gets them) or not as published.
     """
+    if is_user_module(name):
+        return load_user_module(name, data_dir, watch=watch)
     if name not in DATA_SETS:
         raise ValueError(unknown("data set", name, DATA_SETS))
     if name == BUNDLED:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from spikingmoe.layers.neuron import LIF
+from spikingmoe.layers.norse_neuron import LIF_MODULES
 from spikingmoe.layers.router import RoutingInfo
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.devices import add_over_devices
@@ -24,7 +24,7 @@ class Activity:
     def __init__(self, model: SpikingTransformer) -> None:
         modules = dict(model.named_modules())
         routers = {id(router) for router in model.routers()}
-        self.populations = {n: m for n, m in modules.items() if isinstance(m, LIF)}
+        self.populations = {n: m for n, m in modules.items() if isinstance(m, LIF_MODULES)}
         self.routers = [name for name, module in modules.items() if id(module) in routers]
         self._hooks: list[RemovableHandle] = []
         self._spikes: dict[str, Tensor] = {}

@@ -31,20 +31,27 @@ class DeviceSplit:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(images as the model takes them, labels) without augmentation."""
-        pixels = self.pixels[index]
+        pixels, labels = self._gathered(index)
         if pixels.dtype == torch.uint8:
             assert self.normalisation is not None  # `Split` sees to it
             pixels = self.normalisation.images(pixels)
-        return model_input(pixels), self.labels[index]
+        return model_input(pixels), labels
+
+    def _gathered(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        there = index.to(self.labels.device, non_blocking=True)
+        return self.pixels[there], self.labels[there]
 
     def training_batch(
         self, index: Tensor, settings: TrainConfig, epoch: int
     ) -> tuple[Tensor, Tensor]:
-        """(augmented images as the model takes them, targets)."""
+        """(augmented images as the model takes them, targets).
+
+        Args:
+            index: (B,) on the CPU, where random numbers are drawn without waiting for the device.
+        """
         assert self.normalisation is not None
         images, targets = augment(
-            self.pixels[index],
-            self.labels[index],
+            *self._gathered(index),
             index,
             settings,
             self.normalisation,

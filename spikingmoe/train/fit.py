@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 from spikingmoe.data.augment import check_augmentation
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
-from spikingmoe.model import ModelOutput, SpikingTransformer
+from spikingmoe.data.user_module import ModuleData
+from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.checkpoint import Run, checkpoints, load_run, make_run_folder, newest_valid
 from spikingmoe.train.device_data import DeviceSplit
 from spikingmoe.train.devices import Place, check_devices
@@ -50,6 +52,8 @@ def train(
     check_augmentation(
         settings, channels=config.input_channels, is_events=data.time_steps is not None
     )
+    if isinstance(data, ModuleData):
+        check_user_module(settings, options, data)
     samples = training_samples(settings, data)
     device = check_devices(options, settings)
     start = _starting_point(config, settings, out, resume=resume)
@@ -65,6 +69,23 @@ def train(
     else:
         run_on_devices(job, device, options.devices, watch.tell)
     return load_run(out)
+
+
+def check_user_module(settings: TrainConfig, options: RunOptions, data: ModuleData) -> None:
+    """ValueError for settings that a user's own training batches cannot follow."""
+    wrong = {
+        "train_samples": (settings.train_samples, 0),
+        "train_on_validation": (settings.train_on_validation, False),
+        "batch_size": (settings.batch_size, data.batch_size),
+        "devices": (options.devices, 1),
+        "workers": (options.workers, 0),
+    }
+    for name, (asked, possible) in wrong.items():
+        if asked != possible:
+            raise ValueError(
+                f"training: {name}={asked}, but data '{data.name}' makes its own batches; "
+                f"use {name}={possible}"
+            )
 
 
 def training_samples(settings: TrainConfig, data: ImageData) -> Split:
@@ -115,8 +136,8 @@ def _difference(run: Run, config: ModelConfig, settings: TrainConfig) -> str:
 @torch.inference_mode()
 def evaluate(
     model: SpikingTransformer, split: Split, device: torch.device | None = None
-) -> tuple[float, float, list[ModelOutput]]:
-    """(accuracy, seconds, outputs per batch) of the model in evaluation mode, in float32.
+) -> tuple[float, float, list[Tensor]]:
+    """(accuracy, seconds, choices per expert of each router) in evaluation mode, in float32.
 
     Args:
         device: where to compute; the model stays there. By default where it is.
@@ -128,10 +149,12 @@ def evaluate(
     samples = DeviceSplit(split, split.normalisation, model.config.num_classes)
     samples.to(device)
     started = time.perf_counter()
-    correct, outputs = torch.zeros((), dtype=torch.int64, device=device), []
-    for index in torch.arange(len(split), device=device).split(EVALUATION_BATCH):
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    choices: list[Tensor] = []
+    for index in torch.arange(len(split)).split(EVALUATION_BATCH):
         images, labels = samples.batch(index)
         out = model(images)
         correct += (out.logits.argmax(1) == labels).sum()
-        outputs.append(out)
-    return int(correct) / len(split), time.perf_counter() - started, outputs
+        own = [info.gates.flatten(0, -2).sum(0, dtype=torch.float64) for info in out.routing]
+        choices = [a + b for a, b in zip(choices, own, strict=True)] if choices else own
+    return int(correct) / len(split), time.perf_counter() - started, [c.cpu() for c in choices]

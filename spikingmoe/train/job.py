@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 from spikingmoe.data.data_notes import DataNotes
 from spikingmoe.data.image_data import ImageData, Split
+from spikingmoe.data.user_module import ModuleData, SeededBatches
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.averaging import WeightAverage
 from spikingmoe.train.checkpoint import ArchiveIO
@@ -100,7 +101,9 @@ class Job:
                 raise stop.__context__ from None
             raise
 
-    def _training_loader(self, place: Place) -> DataLoader[Any]:
+    def _training_loader(self, place: Place) -> DataLoader[Any] | SeededBatches:
+        if isinstance(self.data, ModuleData):
+            return self.data.batches(self.settings.seed)
         batches = self._batches(len(self.samples), self.settings.batch_size, place, shuffle=True)
         if self.start is not None:
             batches.resume_at(self.start.epoch, self.start.steps)

@@ -73,6 +73,14 @@ class TrainingModule(L.LightningModule):
     def _on_device(self, split: Split) -> DeviceSplit:
         return DeviceSplit(split, self.normalisation, self.num_classes)
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Indices stay on the CPU; the samples are on the device already."""
+        if isinstance(batch, IndexBatch):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_train_start(self) -> None:
         for part in (self.samples, self.validation, self.sums, self.health, self.record):
             part.to(self.device)
@@ -126,7 +134,7 @@ class TrainingModule(L.LightningModule):
             )
             return images, targets, batch.own, batch.total
         images, labels = batch
-        index = torch.arange(len(labels), device=labels.device) + batch_index * len(labels)
+        index = torch.arange(len(labels)) + batch_index * len(labels)
         images, targets = augment(
             images,
             labels,

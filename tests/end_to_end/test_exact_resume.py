@@ -4,6 +4,7 @@ Every training runs in a child process: its generators are drawn from by nothing
 stops itself at a given step, so that every trial hits the step that it names.
 """
 
+import csv
 import itertools
 import json
 import os
@@ -11,17 +12,18 @@ import random
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from file_faults import trials
 from small_runs import differences
 
 from spikingmoe.train.checkpoint import checkpoints, load_run
 
-EPOCHS, STEPS = 3, 5
+EPOCHS, STEPS = 2, 5
 LAST = EPOCHS * STEPS
 TESTS = Path(__file__).parents[1]
+TRIALS = int(os.environ.get("SPIKINGMOE_TRIALS", 10))
 
 #: argv: root, tests' folder, JSON of trainings; each prints its exit code and its seconds.
 CHILD = """
@@ -33,15 +35,20 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from small_runs import MODEL, SETTINGS, small_data
 from spikingmoe.config import RunOptions
+from spikingmoe.train import record
 from spikingmoe.train.fit import train
 from spikingmoe.train.module import TrainingModule
 
+WRITING = "writing"  # in place of a signal: SIGKILL in the middle of a write
+record.EVERY = 2  # steps per row of the log
+if any(plan[-1] for plan in json.loads(sys.argv[3])):
+    import matplotlib.figure, torch.utils.tensorboard  # once, not in each training
 DATA = small_data()
 MIXTURE = replace(MODEL, routing="noisy_top_k")
-RECIPE = replace(SETTINGS, epochs=3, ema_decay=0.9, precision="bf16", flip=True, max_shift=2)
+RECIPE = replace(SETTINGS, epochs=2, ema_decay=0.9, precision="bf16", flip=True, max_shift=2)
 
 
-def training(name, signal_at, number, workers, minutes):
+def training(name, signal_at, number, workers, minutes, logs):
     # as the command line does
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,8 +70,20 @@ def training(name, signal_at, number, workers, minutes):
         if done == signal_at:
             os.kill(os.getpid(), number)
 
-    TrainingModule.training_step, TrainingModule.optimizer_step = recorded_step, counted_step
-    options = RunOptions(workers=workers, save_minutes=minutes, device="cpu", logs=False)
+    def half_a_write(fd, content, write=os.write):
+        nonlocal done
+        done += 1
+        if done == signal_at:
+            write(fd, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(fd, content)
+
+    TrainingModule.training_step = recorded_step
+    if number == WRITING:
+        os.write = half_a_write
+    else:
+        TrainingModule.optimizer_step = counted_step
+    options = RunOptions(workers=workers, save_minutes=minutes, device="cpu", logs=logs)
     train(MIXTURE, RECIPE, DATA, out, resume=True, options=options)
 
 
@@ -88,7 +107,7 @@ for plan in json.loads(sys.argv[3]):
     print(code, time.monotonic() - started, flush=True)
 """
 EVERY_STEP = 1e-9  # minutes
-WHOLE = ("whole", 0, 0, 0, 0.0)
+WHOLE = ("whole", 0, 0, 0, 0.0, True)
 
 
 def run_plans(root, plans):
@@ -98,7 +117,7 @@ def run_plans(root, plans):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=3600,
+        timeout=60 * len(plans),
     )
     assert child.returncode == 0, child.stderr
     ends = [line.split() for line in child.stdout.splitlines()]
@@ -124,6 +143,26 @@ def assert_as_undisturbed(folder, whole):
     assert left == []
 
 
+def table(folder):
+    """The CSV log but for the speeds."""
+    rows = list(csv.DictReader((folder / "logs" / "metrics.csv").read_text().splitlines()))
+    assert len(rows) == EPOCHS * (STEPS // 2 + 1)
+    return [{n: v for n, v in row.items() if n != "images_per_second"} for row in rows]
+
+
+def events(folder):
+    """What TensorBoard shows, but for the speeds; nothing if it is not installed."""
+    if find_spec("tensorboard") is None:
+        return {}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "logs"))
+    found.Reload()
+    tags = set(found.Tags()["scalars"]) - {"images_per_second"}
+    assert {"loss", "step/loss", "firing_rate/head_neuron"} <= tags
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in tags}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing disturbed."""
@@ -135,53 +174,71 @@ def whole(tmp_path_factory):
 def disturbances(n, seed):
     """[(step, workers, minutes)]: every end of an epoch and a mixture of all the rest."""
     rng = random.Random(seed)
-    ends = [(STEPS * epoch, epoch % 2 * 2, EVERY_STEP) for epoch in (1, 2, 3)]
+    ends = [(STEPS * epoch, epoch % 2 * 2, EVERY_STEP) for epoch in (1, 2)]
     others = itertools.product((0, 2), (0.0, EVERY_STEP))
     return ends + [
         (rng.randint(1, LAST - 1), *other)
-        for other in itertools.islice(itertools.cycle(others), n - 3)
+        for other in itertools.islice(itertools.cycle(others), n - 2)
     ]
 
 
 def test_killed_at_any_step_and_resumed(whole, tmp_path):
     """SIGKILL right after an optimiser step: in the middle and at the end of an epoch."""
-    cases = disturbances(trials(10), seed=5)
+    cases = disturbances(TRIALS, seed=5)
     plans = []
     for number, (step, workers, minutes) in enumerate(cases):
-        plans.append((f"run{number}", step, signal.SIGKILL, workers, minutes))
-        plans.append((f"run{number}", 0, 0, 2 - workers, 0.0))
+        plans.append((f"run{number}", step, signal.SIGKILL, workers, minutes, False))
+        plans.append((f"run{number}", 0, 0, 2 - workers, 0.0, False))
     codes = [code for code, _ in run_plans(tmp_path, plans)]
     assert codes == [-signal.SIGKILL, 0] * len(cases)
     for number in range(len(cases)):
         assert_as_undisturbed(tmp_path / f"run{number}", whole)
 
 
+def test_killed_in_the_middle_of_writing(whole, tmp_path):
+    """SIGKILL when half of a checkpoint is written, of each one of the run."""
+    plans = []
+    for write in range(1, LAST + 1):
+        plans.append((f"run{write}", write, "writing", 0, EVERY_STEP, False))
+        plans.append((f"run{write}", 0, 0, 0, 0.0, False))
+    codes = [code for code, _ in run_plans(tmp_path, plans)]
+    assert codes == [-signal.SIGKILL, 0] * LAST
+    for write in range(1, LAST + 1):
+        assert_as_undisturbed(tmp_path / f"run{write}", whole)
+
+
 def test_killed_many_times(whole, tmp_path):
     """One run, killed again and again after one or two steps that it could keep."""
-    rng, kills = random.Random(6), 10
-    runs = max(1, trials(10) // 10)
+    rng, kills = random.Random(6), LAST - 1
+    runs = max(1, TRIALS // 10)
     for number in range(runs):
         ones = rng.sample(range(kills), kills // 2)
         plans = [
-            (f"run{number}", 2, signal.SIGKILL, 2 if kill in ones else 0, EVERY_STEP)
+            (f"run{number}", 2, signal.SIGKILL, 2 if kill in ones else 0, EVERY_STEP, True)
             for kill in range(kills)
         ]
-        codes = [code for code, _ in run_plans(tmp_path, [*plans, (f"run{number}", 0, 0, 0, 0.0)])]
+        codes = [
+            code for code, _ in run_plans(tmp_path, [*plans, (f"run{number}", 0, 0, 0, 0.0, True)])
+        ]
         assert codes == [-signal.SIGKILL] * kills + [0]
         assert_as_undisturbed(tmp_path / f"run{number}", whole)
+        assert table(tmp_path / f"run{number}") == table(whole), "no row is lost or repeated"
+        assert events(tmp_path / f"run{number}") == events(whole)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_keep_the_step_that_was_being_done(whole, tmp_path, number, expected):
-    cases = disturbances(trials(10), seed=7)
-    plans = [(f"run{i}", step, number, workers, 0.0) for i, (step, workers, _) in enumerate(cases)]
+    cases = disturbances(TRIALS, seed=7)
+    plans = [
+        (f"run{i}", step, number, workers, 0.0, False) for i, (step, workers, _) in enumerate(cases)
+    ]
     for code, seconds in run_plans(tmp_path, plans):
         assert code == expected
         assert seconds < 10
     for i, (step, _, _) in enumerate(cases):
         run = load_run(tmp_path / f"run{i}")
         assert (run.epoch, run.steps) == divmod(step, STEPS), "no step is lost"
-    resumed = [(f"run{i}", 0, 0, 0, 0.0) for i in range(len(cases))]
+    resumed = [(f"run{i}", 0, 0, 0, 0.0, False) for i in range(len(cases))]
     assert [code for code, _ in run_plans(tmp_path, resumed)] == [0] * len(cases)
     for i in range(len(cases)):
         assert_as_undisturbed(tmp_path / f"run{i}", whole)
