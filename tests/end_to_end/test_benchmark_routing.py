@@ -266,7 +266,7 @@ def test_bad_input_is_one_line_before_any_training(tmp_path, capfd):
     cases = [
         (["--variants", "hsh"], ["unknown variant or family 'hsh'; did you mean 'hash'"]),
         (["--preset", "digit"], ["unknown preset 'digit'; did you mean 'digits'"]),
-        (["--data", "cifar10"], ["--data-dir"]),
+        (["--data", "cifar10", "--data-dir", str(tmp_path)], ["spikingmoe download cifar10"]),
         (["--data-dir", "/tmp"], ["comes with a dependency"]),
         (["--preset", "cifar-tiny"], ["data 'digits' has images (1, 8, 8)"]),
         (["--set", "exprt_width=3"], ["unknown option 'exprt_width'; did you mean 'expert_width'"]),
