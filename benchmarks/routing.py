@@ -69,7 +69,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add = found.add_argument
     add("--data", choices=sorted(PRESET_OF), help="data set (digits)")
-    add("--data-dir", metavar="DIR", help="folder of the data set (the default one, where CIFAR is downloaded)")
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of the data set (the default one, where CIFAR is downloaded)",
+    )
     add("--preset", metavar="NAME", help="model preset (digits; cifar-tiny for cifar10)")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", dest="changes",
         help="options of the model or the recipe that all variants start from")  # fmt: skip
