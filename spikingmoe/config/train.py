@@ -17,7 +17,8 @@ class TrainConfig:
     Attributes:
         gradient_clip: largest norm of the gradient of all weights; 0 does not clip.
         ema_decay: the weights that are evaluated and kept are a running mean of those that are
-            trained, w <- ema_decay w + (1 - ema_decay) new; 0 keeps the trained ones.
+            trained, w <- d w + (1 - d) new with d = ema_decay, less in the first steps
+            (`spikingmoe.train.averaging.decay_at`); 0 keeps the trained ones.
         precision: "bf16" multiplies matrices in bfloat16; sums, norms and membranes stay in float32.
         train_samples: how many training images are used, evenly over the classes; 0 is all.
         train_on_validation: train on the held-out images too, for a final figure whose settings are

@@ -11,8 +11,7 @@ from torch.autograd.function import once_differentiable
 from spikingmoe.functional.dispatch import DispatchPlan
 from spikingmoe.kernels.backends import backend_of
 from spikingmoe.kernels.constants import NeuronConstants, Sequences
-from spikingmoe.kernels.host import to_device
-from spikingmoe.kernels.norm import Moments, affine_map, gradient_factors
+from spikingmoe.kernels.norm import Moments, affine_map, norm_backward
 
 
 def fused_expert_lif(
@@ -72,12 +71,7 @@ class _ExpertLif(torch.autograd.Function):
             ctx.neurons,
             gated=gated,
         )
-        sizes = plan.rows_per_expert
-        rows = to_device([float(max(1, size)) for size in sizes], scale)[:, None]
-        factors = gradient_factors(scale, moments, sum_grad, sum_grad_x, rows)
-        for expert, (x_e, grad_e) in enumerate(zip(x.split(sizes), grad.split(sizes), strict=True)):
-            if len(x_e):
-                backend.norm_combine(grad_e, x_e, [f[expert] for f in factors], grad_e)
+        norm_backward(grad, x, scale, moments, sum_grad, sum_grad_x, plan.rows_per_expert, grad)
         if grad_gates is not None:  # the gate before the weights: d (W1 g X) / dg = x
             grad_gates += backend.row_products(grad, x)
         grad_weight = (sum_grad_x * moments.rstd).to(weight.dtype)

@@ -70,6 +70,29 @@ def gradient_factors(
     return a.float(), b.float(), c.float()
 
 
+def norm_backward(
+    g: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    moments: Moments,
+    sum_grad: Tensor,
+    sum_grad_x: Tensor,
+    sizes: list[int],
+    out: Tensor,
+) -> None:
+    """out = dL/dx of a norm per expert, from g = dL/dy (rows, C) ordered by expert; may be g itself.
+
+    Args:
+        sum_grad, sum_grad_x: (E, C), see `gradient_factors`. sizes: rows of each expert.
+    """
+    rows = to_device([float(max(1, size)) for size in sizes], scale)[:, None]
+    factors = gradient_factors(scale, moments, sum_grad, sum_grad_x, rows)
+    parts = zip(g.split(sizes), x.split(sizes), out.split(sizes), strict=True)
+    for expert, (g_e, x_e, out_e) in enumerate(parts):
+        if len(x_e):
+            backend_of(x).norm_combine(g_e, x_e, [f[expert] for f in factors], out_e)
+
+
 def fused_norm(
     x: Tensor,
     weight: Tensor,
@@ -125,12 +148,8 @@ class _Norm(torch.autograd.Function):
                 sums[0, expert], sums[1, expert] = backend.norm_gradient_sums(
                     g_e, x_e, mean[expert]
                 )
-        rows = to_device([float(max(1, size)) for size in ctx.sizes], scale)[:, None]
-        factors = gradient_factors(scale, moments, sums[0], sums[1], rows)
         grad = torch.empty_like(x)
-        for expert, ((g_e, x_e), out) in enumerate(zip(parts, grad.split(ctx.sizes), strict=True)):
-            if len(x_e):
-                backend.norm_combine(g_e, x_e, [f[expert] for f in factors], out)
+        norm_backward(g, x, scale, moments, sums[0], sums[1], ctx.sizes, grad)
         grad_weight = (sums[1] * moments.rstd).to(weight.dtype)
         return grad, grad_weight, sums[0].to(weight.dtype), grad_gates, None, None
 
