@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikingmoe.config import ModelConfig, get_preset, override
 from spikingmoe.layers.attention import make_attention
 from spikingmoe.layers.downsample import Downsample
+from spikingmoe.layers.mixing import make_mixing
 from spikingmoe.layers.moe import DenseMLP, MixtureOfExperts
 from spikingmoe.layers.neuron import make_neuron
 from spikingmoe.layers.prompt import FeedbackPrompt, make_prompt
@@ -28,7 +29,7 @@ class ModelOutput:
 
 
 class Block(nn.Module):
-    """U <- U + attention(U); U <- U + mixture(U, prompt), or a dense MLP in its place.
+    """U <- U + mixing(U); U <- U + attention(U); U <- U + mixture(U, prompt), or a dense MLP there.
 
     Args:
         config: of the block's stage.
@@ -39,6 +40,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, index: int, previous_dim: int | None) -> None:
         super().__init__()
         mixture = config.has_mixture(index)
+        self.mixing = make_mixing(config)
         self.attention = make_attention(config)
         self.prompt = (
             FeedbackPrompt(config, previous_dim) if mixture and config.cortical_feedback else None
@@ -50,6 +52,8 @@ class Block(nn.Module):
         self, stream: Tensor, prompt: Tensor | None, previous: Tensor | None
     ) -> tuple[Tensor, Tensor, tuple[RoutingInfo, ...]]:
         """(stream, prompt or pooled relay spikes, X of the block before) -> (stream, own X, infos)."""
+        if self.mixing is not None:
+            stream = stream + self.mixing(stream)
         if self.attention is not None:
             stream = stream + self.attention(stream)
         if self.mlp is not None:

@@ -140,6 +140,7 @@ def _of_model(config: ModelConfig) -> Iterator[Term]:
             yield "residual", Sender.NEURON, conv_taps(side, 3, 2) ** 2 * before * stage.embed_dim
             side = (side - 1) // 2 + 1
         for _ in range(depth):
+            yield from _of_mixing(stage, side)
             yield from _of_attention(stage, side**2)
             if config.has_mixture(block):
                 yield from _of_mixture(stage, side**2)
@@ -161,6 +162,19 @@ def _of_stem(config: ModelConfig) -> Iterator[Term]:
         sender = Sender.IMAGE if i == 0 else Sender.NEURON
         yield part, sender, taps * channels[i] * channels[i + 1]
         size = (size - 1) // stride + 1
+
+
+def _of_mixing(stage: ModelConfig, side: int) -> Iterator[Term]:
+    if stage.local_mixing == "none":
+        return
+    neurons, taps = side**2 * stage.embed_dim, conv_taps(side, 3, 1) ** 2
+    yield "mixing", Sender.RELAY, neurons
+    if stage.local_mixing == "conv":
+        yield "residual", Sender.NEURON, taps * stage.embed_dim**2
+    else:
+        yield "mixing", Sender.NEURON, taps * stage.embed_dim
+        yield "residual", Sender.NEURON, neurons * stage.embed_dim
+    yield "residual", Sender.RELAY, neurons
 
 
 def _of_attention(stage: ModelConfig, tokens: int) -> Iterator[Term]:

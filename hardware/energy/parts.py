@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-PARTS = ("input", "stem", "prompt", "attention", "router", "experts", "mlp", "residual", "head")
+PARTS = (
+    "input", "stem", "prompt", "mixing", "attention", "router", "experts", "mlp", "residual", "head",
+)  # fmt: skip
 
 
 def part_of(name: str) -> str:
@@ -39,6 +41,7 @@ def part_of(name: str) -> str:
         return "router"
     for segment, part in (
         ("prompt", "prompt"),
+        ("mixing", "mixing"),
         ("attention", "attention"),
         ("moe", "mlp"),
         ("mlp", "mlp"),

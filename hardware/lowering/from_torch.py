@@ -14,6 +14,7 @@ from hardware.lowering.attention import lower_attention
 from hardware.lowering.builder import INPUT, Builder, Stream, Tap
 from hardware.lowering.experts import lower_dense_mlp, lower_mixture
 from hardware.lowering.fold import to_numpy
+from hardware.lowering.mixing import lower_mixing
 from hardware.lowering.prompt import lower_feedback_prompt, lower_prompt, lower_relay
 from hardware.lowering.stages import lower_downsample, lower_stem
 from hardware.lowering.structure import check_structure
@@ -96,6 +97,9 @@ def _lower_block(
     """Returns the population X that the block's mixture or MLP reads; `previous` is that before it."""
     if not isinstance(block, Block):
         raise LoweringError(path, f"no rule for {type(block).__name__}; use spikingmoe.model.Block")
+    if block.mixing is not None:
+        lower_mixing(builder, block.mixing, f"{path}.mixing", stream)
+        builder.relay_stream(stream)
     if block.attention is not None:
         lower_attention(builder, block.attention, f"{path}.attention", stream)
         builder.relay_stream(stream)

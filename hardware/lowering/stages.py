@@ -9,10 +9,11 @@ from torch import nn
 from hardware.errors import LoweringError
 from hardware.ir.synapses import Conv2d
 from hardware.lowering.builder import INPUT, STREAM, Builder, Stream
-from hardware.lowering.fold import Folded, fold_conv
+from hardware.lowering.convolution import convolution, fold_conv_norm
+from hardware.lowering.fold import Folded
 from hardware.lowering.views import plain, token_map
 from spikingmoe.layers.downsample import Downsample
-from spikingmoe.layers.stem import ConvNorm, Stem
+from spikingmoe.layers.stem import Stem
 
 
 def lower_stem(builder: Builder, stem: nn.Module, size: int) -> Stream:
@@ -27,9 +28,9 @@ def lower_stem(builder: Builder, stem: nn.Module, size: int) -> Stream:
         )
     source = INPUT
     for index, module in enumerate(stem.convs):
-        folded, stride = _folded(module, f"stem.convs.{index}")
+        folded, stride = fold_conv_norm(module, f"stem.convs.{index}")
         size = (size - 1) // stride + 1
-        synapse = _convolution(source, folded, stride)
+        synapse = convolution(source, folded, stride)
         if index == len(stem.convs) - 1:
             return _begin_stream(builder, synapse, size, folded, STREAM)
         source = builder.lif(
@@ -55,22 +56,9 @@ def lower_downsample(builder: Builder, module: nn.Module, path: str, stream: Str
         )
     side = stream.shape[0]
     x = builder.read_stream(stream, f"{path}.x", module.neuron, f"{path}.neuron", token_map(side))
-    folded, stride = _folded(module.conv, f"{path}.conv")
+    folded, stride = fold_conv_norm(module.conv, f"{path}.conv")
     size = (side - 1) // stride + 1
-    return _begin_stream(builder, _convolution(x, folded, stride), size, folded, f"{path}.{STREAM}")
-
-
-def _folded(module: nn.Module, path: str) -> tuple[Folded, int]:
-    if not isinstance(module, ConvNorm):
-        raise LoweringError(path, f"no rule for {type(module).__name__}; use ConvNorm")
-    return fold_conv(module.conv, module.norm), int(module.conv.stride[0])
-
-
-def _convolution(source: str, folded: Folded, stride: int) -> Callable[[str], Conv2d]:
-    """The synapse of a 3x3 convolution, still without a target."""
-    return lambda target: Conv2d(
-        source=source, target=target, weight=folded[0], stride=(stride, stride), padding=(1, 1)
-    )
+    return _begin_stream(builder, convolution(x, folded, stride), size, folded, f"{path}.{STREAM}")
 
 
 def _begin_stream(

@@ -24,7 +24,8 @@ class Target:
 
     Attributes:
         name: what it is called.
-        kind: "expert", "mixture", "shared expert", "dense MLP", "head", "attention" or "prompt".
+        kind: "expert", "mixture", "shared expert", "dense MLP", "head", "attention",
+            "mixing" or "prompt".
         experts: (mixture, expert) whose gates close, in every link of a chain.
         modules: whose output becomes zero.
         channels: (module, first, last + 1) of its output that become zero.
@@ -42,6 +43,7 @@ def list_targets(model: SpikingTransformer) -> dict[str, Target]:
 
     prompt                      its bits become 0 (of all blocks, with cortical feedback)
     blocks.1.prompt             with cortical feedback, those of one block
+    blocks.1.mixing             the local mixing gives no current
     blocks.1.attention          the attention branch gives no current
     blocks.1.attention.heads.0  the channels of one head ("qk" and "ssa"; "sdsa" and "dwconv" have none)
     blocks.1.moe                all experts and shared experts of a block
@@ -57,6 +59,8 @@ def list_targets(model: SpikingTransformer) -> dict[str, Target]:
         name = f"blocks.{index}"
         if f"{name}.prompt" in prompts:
             found.append(Target(f"{name}.prompt", "prompt", modules=(f"{name}.prompt",)))
+        if block.mixing is not None:
+            found.append(Target(f"{name}.mixing", "mixing", modules=(f"{name}.mixing",)))
         if block.attention is not None:
             found.append(Target(f"{name}.attention", "attention", modules=(f"{name}.attention",)))
             found.extend(_heads(f"{name}.attention", block.attention))

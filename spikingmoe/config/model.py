@@ -26,6 +26,7 @@ Hold = Literal["step", "window"]
 Chain = Literal["none", "depth", "time"]
 PromptKind = Literal["learned", "random", "noise", "none"]
 Attention = Literal["qk", "sdsa", "dwconv", "ssa", "none"]
+LocalMixing = Literal["none", "dwconv", "conv"]
 Neuron = Literal["lif", "norse", "relu"]
 Surrogate = Literal["atan", "fast_sigmoid", "sigmoid"]
 
@@ -41,6 +42,8 @@ class ModelConfig:
         embed_dim, num_heads, expert_width, depth: of the last stage.
         early_depths: blocks of the stages before it; a stage has half the channels, heads and
             expert width of the next, and a map of twice its side.
+        local_mixing: how a token sees its neighbours before attention: "conv" (a residual 3x3
+            convolution), "dwconv" (depthwise 3x3, then token-wise) or "none".
         attention: "qk", "sdsa", "dwconv" or "none"; "ssa" is for comparison and cannot be lowered.
         routing: how experts are chosen: "top_k", "noisy_top_k" (noise while training), "threshold"
             (every expert with a positive score), "dynamic" (learned thresholds), "expert_choice"
@@ -86,6 +89,7 @@ class ModelConfig:
     depth: int = 2
     early_depths: tuple[int, ...] = ()
     num_heads: int = 4
+    local_mixing: LocalMixing = "none"
     attention: Attention = "qk"
     expert_width: int = 64
     num_experts: int = 4

@@ -7,6 +7,7 @@ from typing import Literal
 
 from spikingmoe.config.fields import check_types, from_dict
 
+Optimizer = Literal["adamw", "muon"]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -15,6 +16,8 @@ class TrainConfig:
     """How a model is trained.
 
     Attributes:
+        optimizer: "adamw", or "muon" for the matrices inside the network (`spikingmoe.train.muon`) and
+            AdamW for the rest; both take the same learning rates.
         gradient_clip: largest norm of the gradient of all weights; 0 does not clip.
         ema_decay: the weights that are evaluated and kept are a running mean of those that are
             trained, w <- d w + (1 - d) new with d = ema_decay, less in the first steps
@@ -44,6 +47,7 @@ class TrainConfig:
     data: str = "digits"
     epochs: int = 40
     batch_size: int = 64
+    optimizer: Optimizer = "adamw"
     learning_rate: float = 4e-3
     weight_decay: float = 0.05
     warmup_epochs: int = 3

@@ -15,6 +15,7 @@ MOST_ROWS = 64  # beyond it, populations of one kind and depth (all experts) sha
 GROUPS = {
     "stem": "Stem (and what halves the map between stages)",
     "prompt": "Prompt (SDprompt)",
+    "mixing": "Local mixing",
     "attention": "Attention",
     "router": "Router",
     "experts": "Experts (and the neurons that read the stream for them)",
@@ -34,7 +35,7 @@ def group_of(population: str) -> str:
         return root
     if root == "downsamples":
         return "stem"
-    for part in ("attention", "prompt"):
+    for part in ("mixing", "attention", "prompt"):
         if part in rest:
             return part
     if re.search(r"\.moe(\.links\.\d+)?\.(score|compare|choice|gate|decided|latch)$", population):

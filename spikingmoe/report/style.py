@@ -12,6 +12,7 @@ ON_COLOUR, OFF_COLOUR, PROMPT_COLOUR = "#d9304f", "#2f7de1", "#8a63d2"
 GROUP_COLOURS = {
     "stem": "#6f86a0",
     "prompt": ON_COLOUR,
+    "mixing": "#3f8fb5",
     "attention": PROMPT_COLOUR,
     "router": "#0f9d8a",
     "experts": "#c07a1c",

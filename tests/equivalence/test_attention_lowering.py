@@ -59,6 +59,7 @@ def cases(draw):
     )
     config = config_of(
         draw(st.sampled_from(LOWERED)),
+        local_mixing=draw(st.sampled_from(["none", "none", "conv", "dwconv"])),
         time_steps=draw(st.integers(1, 5)),
         embed_dim=embed_dim,
         num_heads=heads,

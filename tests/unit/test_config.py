@@ -315,17 +315,20 @@ def assert_it_trains(config, options):
 def test_every_combination_of_choices_runs_or_is_refused_at_once():
     """The full product is built or refused; any three choices that go together are run together."""
     torch.manual_seed(0)
-    names = [n for n in CHOICES if n not in ("surrogate", "attention")]
+    names = [n for n in CHOICES if n not in ("surrogate", "attention", "local_mixing")]
     every = list(itertools.product(*(CHOICES[n] for n in names)))
     random.Random(0).shuffle(every)
     seen, runs, refused = set(), 0, 0
     others = itertools.cycle(
-        itertools.product(CHOICES["attention"], CHOICES["surrogate"], (False, True))
+        itertools.product(
+            CHOICES["attention"], CHOICES["surrogate"], (False, True), CHOICES["local_mixing"]
+        )
     )
     for values in every:
         options = dict(zip(names, values, strict=True))
         triples = set(itertools.combinations(options.items(), 3))
-        options["attention"], options["surrogate"], feedback = next(others)
+        attention, surrogate, feedback, mixing = next(others)
+        options |= {"attention": attention, "surrogate": surrogate, "local_mixing": mixing}
         options["cortical_feedback"] = feedback and options["routing"] != "dense"  # few are left
         config = built(fitting(options) | options)
         refused += config is None

@@ -159,6 +159,8 @@ COUNTED = {
     "shared": tiny_config(shared_experts=2),
     "alternating": tiny_config(depth=3, mixture_every=2, mlp_width=10),
     "no prompt": tiny_config(prompt="none"),
+    "convolutions": tiny_config(local_mixing="conv", early_depths=(1,), image_size=12),
+    "depthwise": tiny_config(local_mixing="dwconv"),
     "no attention": tiny_config(attention="none"),
     "dense": dense_twin(tiny_config(), mlp_width=14),
 }
@@ -195,7 +197,7 @@ def steady_trace(graph, config, every):
     return SpikeTrace(spikes=spikes, logits=np.zeros((2, config.num_classes)), meta=meta)
 
 
-@pytest.mark.parametrize("name", ["digits", "colour", "stages", "shared", "dense"])
+@pytest.mark.parametrize("name", ["digits", "colour", "stages", "shared", "dense", "convolutions"])
 @pytest.mark.parametrize("every", [1, 2, 4])
 def test_the_estimate_is_what_the_energy_model_counts_at_that_rate(name, every):
     """A trace in which every neuron fires at exactly the assumed rate."""

@@ -1,0 +1,69 @@
+"""Options of the commands that lower, simulate, verify and count."""
+
+from __future__ import annotations
+
+import jsonargparse
+
+from spikingmoe.cli.common_options import (
+    add_data_dir,
+    add_images,
+    add_out,
+    add_run,
+    add_samples,
+    add_twins,
+    new_parser,
+)
+
+
+def lower_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    add_run(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="PROGRAM", help="file to write")
+    parser.add_argument("--fixed", action="store_true", help="quantise to Loihi's integers")
+    parser.add_argument(
+        "--residual",
+        choices=["relay", "unrolled"],
+        default="relay",
+        help="sum the residual stream in graded relays, or repeat synapses per reader (relay)",
+    )
+    return parser
+
+
+def simulate_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    parser.add_argument("program", metavar="PROGRAM", help="file that `spikingmoe lower` wrote")
+    parser.add_argument(
+        "--backend", default="lava", help="reference, lava, lava-stock or stream (lava)"
+    )
+    parser.add_argument(
+        "--arithmetic", type=str, default=None, help="float or fixed (the program's)"
+    )
+    parser.add_argument("--data", type=str, default=None, help="data set (the program's)")
+    add_data_dir(parser)
+    add_samples(parser, 64, "test images, the first ones")
+    add_out(parser, "beside PROGRAM: PROGRAM.simulate")
+    return parser
+
+
+def verify_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    add_run(parser)
+    add_data_dir(parser)
+    add_images(parser)
+    add_samples(parser, 64)
+    add_twins(parser)
+    add_out(parser, "RUN/verify")
+    return parser
+
+
+def energy_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    add_run(parser)
+    add_data_dir(parser)
+    add_images(parser)
+    parser.add_argument(
+        "--costs", default="horowitz45", help="cost table: horowitz45 or loihi1 (horowitz45)"
+    )
+    add_twins(parser)
+    add_out(parser, "RUN/energy")
+    return parser
