@@ -19,6 +19,10 @@ class BackendError(HardwareError):
     """A backend that is not installed, was given what it cannot run, or died while running."""
 
 
+class MappingError(HardwareError):
+    """A graph that cannot be laid out on a chip, or a chip that is not known."""
+
+
 class LoweringError(HardwareError):
     """A module that cannot become static synapses and LIF populations.
 

@@ -57,7 +57,11 @@ def serve(served: Served) -> Iterator[Served]:
             if served.ranges and wanted:
                 start = int(wanted.removeprefix("bytes=").rstrip("-"))
                 if start >= len(content):
-                    self.send_error(416)
+                    self.send_response(416)
+                    whole = served.length if (served.length or -1) > 0 else len(content)
+                    self.send_header("Content-Range", f"bytes */{whole}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
                     return
                 self.send_response(206)
                 self.send_header(

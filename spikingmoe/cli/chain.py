@@ -13,12 +13,14 @@ import torch
 from jsonargparse import Namespace
 
 from hardware.errors import FileError
+from hardware.ir.graph import SpikeGraph
 from spikingmoe.cli.console import progress
 from spikingmoe.cli.training_progress import training_progress
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, dense_twin, relu_twin
-from spikingmoe.data import load_data_for
+from spikingmoe.data import load_data, load_data_for
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
+from spikingmoe.train.bundled import bundled_file
 from spikingmoe.train.checkpoint import Run, load_run, newest_valid
 from spikingmoe.train.fit import train
 
@@ -84,6 +86,31 @@ def open_run(path: str) -> Run:
     run = load_run(path)
     torch.set_num_threads(run.train_config.threads)
     return run
+
+
+def open_program(path: str) -> SpikeGraph:
+    """A program that `spikingmoe lower` wrote; ValueError for the name of a bundled checkpoint."""
+    if bundled_file(path) is not None and not Path(path).is_file():
+        raise ValueError(
+            f"{path}: is a bundled checkpoint, no program; use "
+            f"`spikingmoe lower {path} -o {path}.program` first"
+        )
+    return SpikeGraph.load(path)
+
+
+def program_data(graph: SpikeGraph, args: Namespace) -> ImageData:
+    """The data set that a command names, or the one that the program was trained on, as it takes it."""
+    if not args.data and "data" not in graph.notes:
+        raise ValueError(f"{args.program}: does not say which data it was trained on; use --data")
+    height, _, channels = graph.data_input.shape
+    return load_data(
+        args.data or str(graph.notes["data"]),
+        args.data_dir,
+        image_size=height,
+        channels=channels,
+        time_steps=graph.time_steps,
+        watch=progress,
+    )
 
 
 def open_data(run: Run, args: Namespace) -> ImageData:

@@ -67,3 +67,29 @@ def energy_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     add_twins(parser)
     add_out(parser, "RUN/energy")
     return parser
+
+
+def map_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    parser.add_argument("program", metavar="PROGRAM", help="file that `spikingmoe lower` wrote")
+    parser.add_argument("--chip", default="loihi2", help="loihi1 or loihi2 (loihi2)")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=None,
+        help="take neurons to spike so often per step, instead of running test images",
+    )
+    parser.add_argument("--data", type=str, default=None, help="data set (the program's)")
+    add_data_dir(parser)
+    parser.add_argument(
+        "--samples", type=int, default=4, help="test images whose spikes are the traffic (4)"
+    )
+    parser.add_argument(
+        "--pack",
+        type=bool,
+        default=True,
+        help="let populations share cores; false: a core for each part, as Intel's compiler shows (true)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the placement (0)")
+    add_out(parser, "beside PROGRAM: PROGRAM.map")
+    return parser

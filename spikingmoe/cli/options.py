@@ -5,6 +5,7 @@ from __future__ import annotations
 from spikingmoe.cli.hardware_options import (
     energy_options,
     lower_options,
+    map_options,
     simulate_options,
     verify_options,
 )
@@ -32,6 +33,7 @@ COMMANDS = {
     "predict": "classify image files with a trained run",
     "lower": "turn a trained run into a program for Lava",
     "simulate": "run a program on a backend",
+    "map": "lay a program out on a Loihi chip: cores, limits, placement (estimate)",
     "verify": "compare torch, the reference and Lava spike by spike",
     "energy": "estimate energy from counted operations, with the twins beside it",
     "report": "write the report page of a run",
@@ -50,6 +52,7 @@ PARSERS = {
     "predict": predict_options,
     "lower": lower_options,
     "simulate": simulate_options,
+    "map": map_options,
     "verify": verify_options,
     "energy": energy_options,
     "report": report_options,

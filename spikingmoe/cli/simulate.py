@@ -7,15 +7,12 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from hardware.errors import BackendError
-from hardware.ir.graph import SpikeGraph
 from hardware.simulate import BACKENDS, simulate
-from spikingmoe.cli.chain import output_folder
+from spikingmoe.cli.chain import open_program, output_folder, program_data
 from spikingmoe.cli.comparison import accuracy
 from spikingmoe.cli.console import percent, progress, say, show_table
 from spikingmoe.cli.metrics import write_metrics
 from spikingmoe.config import unknown
-from spikingmoe.data import load_data
-from spikingmoe.train.bundled import bundled_file
 from spikingmoe.train.checkpoint import package_versions
 
 
@@ -23,23 +20,8 @@ def run(args: Namespace) -> int:
     """Run a program on the first test images and report accuracy and firing rates."""
     if args.backend not in BACKENDS:
         raise BackendError(unknown("backend", args.backend, BACKENDS))
-    if bundled_file(args.program) is not None and not Path(args.program).is_file():
-        raise ValueError(
-            f"{args.program}: is a bundled checkpoint, no program; use "
-            f"`spikingmoe lower {args.program} -o {args.program}.program` first"
-        )
-    graph = SpikeGraph.load(args.program)
-    if not args.data and "data" not in graph.notes:
-        raise ValueError(f"{args.program}: does not say which data it was trained on; use --data")
-    height, _, channels = graph.data_input.shape
-    data = load_data(
-        args.data or str(graph.notes["data"]),
-        args.data_dir,
-        image_size=height,
-        channels=channels,
-        time_steps=graph.time_steps,
-        watch=progress,
-    )
+    graph = open_program(args.program)
+    data = program_data(graph, args)
     split = data.test.first(args.samples)
     out = output_folder(args.out, Path(f"{args.program}.simulate"))
     arithmetic = args.arithmetic or graph.arithmetic

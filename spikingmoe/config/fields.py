@@ -18,9 +18,15 @@ def unknown(what: str, name: str, known: object) -> str:
 
 
 def from_dict(cls: type, values: dict[str, object]):
+    """A configuration from a file's values; what an older file does not name has its default.
+
+    So a new option's default must be what was done before there was a choice.
+    """
     names = {f.name for f in fields(cls)}
-    if not isinstance(values, dict) or set(values) != names:
-        raise ValueError(f"{cls.__name__} needs exactly the fields {sorted(names)}")
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__} needs names and values, got {type(values).__name__}")
+    if others := sorted(set(map(str, values)) - names):
+        raise ValueError(f"{cls.__name__} has no fields {', '.join(others[:5])}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

@@ -161,6 +161,8 @@ def _read_once(
             _check_space(part, total - start)
             _copy(response, part, start, total, progress)
     except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # it is whole; its check did not come to an end
         if error.code == 416 and have:  # what is there is no part of what the server has
             part.unlink()
             raise _Broken("the server has no such part") from None
@@ -202,6 +204,13 @@ def _total(remote: RemoteFile, response: http.client.HTTPResponse, start: int) -
     return total
 
 
+def _received(response: http.client.HTTPResponse, left: int) -> memoryview:
+    try:
+        return memoryview(response.read1(min(CHUNK, left)))
+    except OSError as error:  # of the network, whatever its kind: files are not touched here
+        raise _Broken(f"the connection broke ({_reason(error)})") from None
+
+
 def _copy(
     response: http.client.HTTPResponse, part: Path, start: int, total: int, progress: Progress
 ) -> None:
@@ -210,7 +219,7 @@ def _copy(
         file.seek(start)
         done = start
         progress(done, total)
-        while done < total and (chunk := memoryview(response.read1(min(CHUNK, total - done)))):
+        while done < total and (chunk := _received(response, total - done)):
             while chunk:
                 written = file.write(chunk)
                 chunk, done = chunk[written:], done + written

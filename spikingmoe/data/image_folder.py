@@ -78,10 +78,13 @@ def _assemble(
     absent = [part for part in PARTS[1:] if part not in parts]
     taken = stratified_split(labels, (SHARE,) * len(absent), SPLIT_SEED)
     for part, index in zip(absent, taken, strict=False):
-        if not len(index):
+        lacking = [
+            name for label, name in enumerate(classes) if not bool((labels[index] == label).any())
+        ]
+        if lacking:
             raise ValueError(
-                f"{data_dir / 'train'}: has too few images to take a tenth of every class for {part} "
-                f"(at least 5 of a class); add images, or a folder {part}/"
+                f"{data_dir / 'train'}: has too few images of {lacking[0]!r} to take a tenth of every "
+                f"class for {part} (at least 6 of each); add images, or a folder {part}/"
             )
         parts[part] = (pixels[index], labels[index])
     if absent:

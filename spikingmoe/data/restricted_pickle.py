@@ -54,11 +54,18 @@ class _Array:
         self.content = np.frombuffer(raw, dtype=np.uint8).reshape(shape, order=order)
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for _codecs.encode, by which Python 3 writes bytes into old pickles."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
-    return text.encode("latin1")
+class _Latin1:
+    """Stands for _codecs.encode, by which Python 3 writes bytes into old pickles.
+
+    No function: a pickle could change a function's defaults for the rest of the process.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
+        return text.encode("latin1")
 
 
 _STAND_INS = {
@@ -66,7 +73,7 @@ _STAND_INS = {
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _ArrayClass,
     ("numpy", "dtype"): _Type,
-    ("_codecs", "encode"): _latin1,
+    ("_codecs", "encode"): _Latin1(),
 }
 
 
@@ -100,7 +107,7 @@ def read_pickle(path: Path) -> dict[bytes, Any]:
     except Exception as error:  # a damaged pickle can fail in any way
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"{path}: is cut short or damaged ({reason}); get the file anew from its publisher"
+            f"{path}: is cut short or damaged ({reason}); remove it and get it anew from its publisher"
         ) from None
     if not isinstance(content, dict):
         raise ValueError(

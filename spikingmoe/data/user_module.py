@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import itertools
 import os
 import random
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,14 +28,16 @@ SAMPLED_BATCHES = 8  # of training images, for the input's limit and `train`
 
 
 class SeededBatches:
-    """A user's training batches; every generator is seeded at the start of each epoch.
+    """A user's training batches; generators are seeded for each epoch and batch.
 
-    So a run that goes on at an epoch's end sees the batches that an uninterrupted one would.
+    Those of Python, NumPy and torch, and (per epoch) the loader's own. So a run that goes on sees the batches that an
+    uninterrupted one would; within an epoch those that were done are drawn again and left out.
     """
 
     def __init__(self, loader: Any, seed: int) -> None:
         self.loader, self.seed = loader, seed
         self.epoch = 0
+        self.done = (-1, 0)  # (epoch, batches of it that are left out)
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
@@ -43,15 +47,47 @@ class SeededBatches:
         if callable(own):
             own(epoch)
 
+    def resume_at(self, epoch: int, steps: int) -> None:
+        """Go on in `epoch` behind its first `steps` batches; later epochs are whole."""
+        self.epoch, self.done = epoch, (epoch, steps)
+
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         seed = (self.seed * 1_000_003 + self.epoch) % 2**32
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
-        yield from self.loader
+        batches = getattr(self.loader, "batch_sampler", None)
+        sampler, inner = getattr(self.loader, "sampler", None), getattr(batches, "sampler", None)
+        for owner in (self.loader, sampler, batches, inner):
+            if isinstance(generator := getattr(owner, "generator", None), torch.Generator):
+                generator.manual_seed(seed)
+        with _draws_of(seed):
+            iterator = iter(self.loader)
+        epoch, steps = self.done
+        left_out = steps if epoch == self.epoch else 0
+        for number in itertools.count():
+            # Each batch has draws of its own, whatever the model drew before it.
+            with _draws_of((seed + (number + 1) * 7_368_787) % 2**32):
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            if number >= left_out:
+                yield batch
+
+
+@contextmanager
+def _draws_of(seed: int) -> Iterator[None]:
+    """All generators at `seed` in the block, and as they were after it."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])
 
 
 @dataclass(frozen=True)
@@ -101,7 +137,8 @@ def load_user_module(
         split: _loader(name, module, f"{split}_dataloader") for split in ("train", "val", "test")
     }
     classes = _classes(name, module)
-    with watch(f"data {class_name}") as update:
+    # The limit of a chip's input comes from the first training batches: the same ones each time.
+    with watch(f"data {class_name}") as update, _draws_of(0):
         parts = {}
         for done, (split, loader) in enumerate(loaders.items()):
             most = SAMPLED_BATCHES if split == "train" else None

@@ -15,7 +15,14 @@ from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.data.user_module import ModuleData
 from spikingmoe.model import SpikingTransformer
-from spikingmoe.train.checkpoint import Run, checkpoints, load_run, make_run_folder, newest_valid
+from spikingmoe.train.checkpoint import (
+    Run,
+    alone_in_run,
+    checkpoints,
+    load_run,
+    make_run_folder,
+    newest_valid,
+)
 from spikingmoe.train.device_data import DeviceSplit
 from spikingmoe.train.devices import Place, check_devices
 from spikingmoe.train.job import EVALUATION_BATCH, Job, Start
@@ -61,13 +68,23 @@ def train(
         if watch.on_reuse is not None:
             watch.on_reuse(start)
         return start
+    if options.devices > len(data.validation):
+        raise ValueError(
+            f"devices={options.devices} share {len(data.validation)} validation images; use fewer devices"
+        )
+    if settings.warmup_epochs >= settings.epochs and watch.notice is not None:
+        watch.notice(
+            f"warmup_epochs={settings.warmup_epochs} of {settings.epochs} epochs: the learning rate "
+            f"rises throughout and never falls"
+        )
     make_run_folder(out)
     begin = Start(start.path, start.epoch, start.steps) if start else None
     job = Job(config, settings, data, samples, out, begin, options, watch.every_s)
-    if options.devices == 1:
-        job.run(Place(device), watch)
-    else:
-        run_on_devices(job, device, options.devices, watch.tell)
+    with alone_in_run(out):
+        if options.devices == 1:
+            job.run(Place(device), watch)
+        else:
+            run_on_devices(job, device, options.devices, watch.tell)
     return load_run(out)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
@@ -74,6 +76,7 @@ class Job:
     def run(self, place: Place, watch: Watch) -> None:
         """Do it in this process."""
         _quiet_lightning()
+        torch.set_num_threads(self.settings.threads)
         L.seed_everything(self.settings.seed, verbose=False)
         model = SpikingTransformer(self.config)
         model.input_limit.fill_(self.data.input_limit)
@@ -88,9 +91,15 @@ class Job:
             num_sanity_val_steps=0,
             gradient_clip_val=self.settings.gradient_clip or None,
             callbacks=self._callbacks(watch),
-            plugins=[ArchiveIO()],
+            # Not the environment that Lightning finds, as a cluster's: the processes are our own.
+            plugins=[ArchiveIO(), LightningEnvironment()],
             **trainer_options(place, self.settings),
         )
+        if (trainer.world_size, trainer.global_rank) != (place.world, place.rank):
+            raise RuntimeError(
+                f"training: Lightning takes this process for {trainer.global_rank} of "
+                f"{trainer.world_size}, it is {place.rank} of {place.world}"
+            )
         path = self.start.path if self.start else None
         try:
             with fast_matrix_products(place.device):
@@ -103,7 +112,10 @@ class Job:
 
     def _training_loader(self, place: Place) -> DataLoader[Any] | SeededBatches:
         if isinstance(self.data, ModuleData):
-            return self.data.batches(self.settings.seed)
+            own = self.data.batches(self.settings.seed)
+            if self.start is not None:
+                own.resume_at(self.start.epoch, self.start.steps)
+            return own
         batches = self._batches(len(self.samples), self.settings.batch_size, place, shuffle=True)
         if self.start is not None:
             batches.resume_at(self.start.epoch, self.start.steps)

@@ -133,7 +133,7 @@ class TrainingModule(L.LightningModule):
                 batch.index, self.config, self.current_epoch
             )
             return images, targets, batch.own, batch.total
-        images, labels = batch
+        images, labels = batch[0], batch[1].long()
         index = torch.arange(len(labels)) + batch_index * len(labels)
         images, targets = augment(
             images,

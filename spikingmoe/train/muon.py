@@ -38,6 +38,8 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.AdamW):
     """Muon for the parameter groups with `orthogonal=True`, AdamW for the others.
 
+    A matrix whose gradient is zero throughout (an expert without tokens) stays as it is.
+
     A group's parameters are matrices (rows, columns), convolutions (outputs, inputs, height, width),
     whose rows are the outputs, or experts (experts, rows, columns), each a matrix of its own. Steps
     are scaled by 0.2 sqrt(max(rows, columns)), with which learning rates and weight decays of AdamW
@@ -80,6 +82,9 @@ class Muon(torch.optim.AdamW):
         direction = gradient + group["momentum"] * running
         matrices = direction.flatten(1) if direction.ndim != 3 else direction
         scale = ADAMW_RMS * max(matrices.shape[-2:]) ** 0.5
+        # An expert that no token chose stays as it is: a normalised step does not fade as momentum does.
+        live = (gradient.flatten(-2 if gradient.ndim == 3 else 0).abs().amax(-1) > 0).to(gradient)
+        live = live[:, None, None] if gradient.ndim == 3 else live
         update = orthogonalise(matrices).reshape(parameter.shape)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * scale)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"] * live)
+        parameter.add_(update * live, alpha=-group["lr"] * scale)

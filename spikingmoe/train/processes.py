@@ -134,6 +134,7 @@ def _child(
         "NODE_RANK": "0",
         "LOCAL_RANK": str(place.rank),
     }
+    os.setpgrp()  # a terminal's Ctrl-C reaches the parent alone, which passes it on once
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))

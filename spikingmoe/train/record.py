@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikingmoe.train.devices import add_over_devices
+
 EVERY = 50  # steps per row
 STEP_COLUMNS = ("epoch", "step", "loss", "learning_rate")
 
@@ -17,7 +19,7 @@ class TrainingRecord:
     """Rows that a checkpoint holds too, so that a resumed run neither loses nor repeats one.
 
     Attributes:
-        steps: rows of (epoch, steps done in it, mean loss of the last 50 steps, learning rate).
+        steps: rows of (epoch, steps done in it, mean loss since the row before, learning rate).
         activity: per epoch what `Activity.record` found.
     """
 
@@ -35,7 +37,7 @@ class TrainingRecord:
         self._recent[0] += loss.detach()
         self._recent[1] += 1
         if (step + 1) % EVERY == 0:
-            total, number = self._recent.tolist()
+            total, number = add_over_devices(self._recent.clone()).tolist()
             self.steps.append([float(epoch), step + 1.0, total / number, learning_rate])
             self._recent.zero_()
 

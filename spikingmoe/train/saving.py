@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from spikingmoe.train.devices import largest_over_devices
 from spikingmoe.train.module import TrainingModule
 from spikingmoe.train.stopping import StopRequest
 
+LONG_VALIDATION_S = 1
 SAVE_BY_TIME = 1  # less than any signal's number
 
 
@@ -42,6 +45,8 @@ class Saving(Checkpoint):
         self.seconds = 60 * save_minutes
         self._saved_at = time.monotonic()
         self._steps = 0
+        self._validation_s = LONG_VALIDATION_S + 1  # not known before the first
+        self._validating_since = 0.0
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -69,16 +74,26 @@ class Saving(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if batch_idx + 1 >= trainer.num_training_batches:
+        left = int(trainer.num_training_batches) - batch_idx - 1
+        if left <= 0:
             return  # the end of the epoch saves it, with its validation
         wish = self.stop.signal
         if not wish and self.seconds and time.monotonic() - self._saved_at > self.seconds:
             wish = SAVE_BY_TIME
+        if not wish and left == 1 and self.seconds and self._validation_s > LONG_VALIDATION_S:
+            wish = SAVE_BY_TIME  # a signal that comes while it runs must not cost the epoch
         wish = largest_over_devices(wish, pl_module.device)
         if wish:
             self._save(trainer, pl_module, trainer.current_epoch, batch_idx + 1)
         if wish > SAVE_BY_TIME:
             self.stop.obey(wish)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validating_since = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        seconds = time.monotonic() - self._validating_since
+        self._validation_s = largest_over_devices(math.ceil(seconds), pl_module.device)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer, pl_module, trainer.current_epoch + 1, 0)
@@ -94,8 +109,11 @@ class Saving(Checkpoint):
         self._steps = steps
         trainer.save_checkpoint(self.run / "checkpoints" / checkpoint_name(epochs, steps))
         if trainer.is_global_zero:
-            remove_old(self.run)
+            remove_old(self.run, checkpoint_name(epochs, steps))
         self._saved_at = time.monotonic()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        wish = self.stop.signal
         self.stop.close()
+        if wish and sys.exc_info()[0] is None:  # it came after the last step was kept
+            self.stop.obey(wish)

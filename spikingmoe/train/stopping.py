@@ -44,6 +44,7 @@ class StopRequest:
         """Do what signal `number` did before; never returns."""
         handler = self._meaning[signal.Signals(number)]
         self.close()
+        self.signal = 0
         if callable(handler):
             handler(number, None)
         raise SystemExit(128 + number)

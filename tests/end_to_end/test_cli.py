@@ -68,6 +68,29 @@ def refused(argv, capfd, *parts):
 # ---- the chain
 
 
+def test_map_lays_a_program_out(program, tmp_path, capfd):
+    assert main(["map", str(program), f"--out={tmp_path}", "--samples=2"]) == 0
+    values = metrics(tmp_path)
+    assert values["fits"]
+    assert values["traffic"]["measured"]
+    assert values["cores"] == len(values["core_list"]) > 1
+    assert (tmp_path / "chip.png").read_bytes().startswith(b"\x89PNG")
+    assert "fits one chip" in capfd.readouterr().out
+    assert main(["map", str(program), f"--out={tmp_path}", "--rate=0.2", "--pack=false"]) == 0
+    assert not metrics(tmp_path)["traffic"]["measured"]
+    assert metrics(tmp_path)["cores"] > values["cores"]
+    assert main(["map", str(program), f"--out={tmp_path}", "--rate=0.2", "--chip=loihi1"]) == 0
+    assert "problem: loihi1 has binary spikes only" in capfd.readouterr().out
+
+
+def test_map_refuses_bad_input(program, run, capfd):
+    refused(["map", program, "--chip=loihi3"], capfd, "chip 'loihi3' is unknown", "loihi2")
+    refused(["map", program, "--rate=2"], capfd, "rate=2.0; use a number")
+    refused(["map", program, "--samples=0"], capfd, "samples=0; use at least 1")
+    refused(["map", "nowhere.program"], capfd, "nowhere.program")
+    refused(["map", run], capfd, str(run))
+
+
 def test_train_writes_metrics(run):
     values = metrics(run)
     assert values["command"] == "train"

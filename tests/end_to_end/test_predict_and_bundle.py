@@ -171,6 +171,20 @@ def test_the_cards_command_trains_the_same(run, folder):
     assert (config, recipe) == (trained.model_config, trained.train_config)
 
 
+@pytest.mark.parametrize("name", bundled.bundled_names())
+def test_what_is_shipped_is_what_its_card_says(name):
+    """The real files: they load, the card is theirs, and its command makes such a network."""
+    trained, card = load_run(name), (bundled.FOLDER / f"{name}.md").read_text()
+    parameters = sum(p.numel() for p in trained.model.parameters())
+    assert f"| parameters | {parameters:,} |" in card
+    assert hashlib.sha256(trained.path.read_bytes()).hexdigest() in card
+    assert trained.path.stat().st_size < 4 * 2**20
+    (line,) = re.findall(r"^    (spikingmoe train .*)$", card, re.MULTILINE)
+    _, args = parse(shlex.split(line)[1:])
+    config, recipe = configurations(args, args.preset, args.data)
+    assert (config, recipe) == (trained.model_config, trained.train_config)
+
+
 def test_every_command_takes_the_name(installed, images, capfd):
     assert main(["evaluate", "tiny"]) == 0
     refused(["simulate", "tiny"], capfd, "no program; use `spikingmoe lower tiny -o tiny.program`")

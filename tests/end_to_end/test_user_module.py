@@ -48,6 +48,16 @@ class Mine(lightning.LightningDataModule):
         return DataLoader(self.images, batch_size=50)
     test_dataloader = val_dataloader
 
+class Own(Mine):
+    # an order of its own generator, and labels of 32 bits
+    def train_dataloader(self):
+        collate = torch.utils.data.default_collate
+        def small(batch):
+            images, labels = collate(batch)
+            return images, labels.int()
+        generator = torch.Generator().manual_seed(0)
+        return DataLoader(self.images, 32, shuffle=True, generator=generator, collate_fn=small)
+
 class Plain:
     pass
 
@@ -102,8 +112,12 @@ def test_the_command_line_trains_and_evaluates_it(source, tmp_path, monkeypatch,
     assert "makes its own batches; use batch_size=32" in err
 
 
-def test_it_goes_on_exactly_at_the_end_of_an_epoch(source, tmp_path, monkeypatch):
-    data, options = load_data(f"{source}:Mine"), RunOptions(device="cpu", logs=False)
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("kind", ["Mine", "Own"])
+def test_it_goes_on_exactly(source, tmp_path, monkeypatch, kind, within):
+    """From the end of an epoch, and from a checkpoint within one."""
+    data = load_data(f"{source}:{kind}")
+    options = RunOptions(device="cpu", logs=False, save_minutes=1e-9 if within else 0.0)
     settings = replace(SETTINGS, epochs=3, data=data.name, max_shift=1)
     whole = train(MODEL, settings, data, tmp_path / "whole", options=options)
     step = TrainingModule.training_step
@@ -121,10 +135,20 @@ def test_it_goes_on_exactly_at_the_end_of_an_epoch(source, tmp_path, monkeypatch
         with pytest.raises(Stop):
             train(MODEL, settings, data, tmp_path / "cut", options=options)
     torch.manual_seed(99)
+    assert ("step" in checkpoints(tmp_path / "cut")[0].name) == within
     train(MODEL, settings, data, tmp_path / "cut", resume=True, options=options)
     # the run-time checks of the tests draw from Python's generator
     found = differences(checkpoints(tmp_path / "cut")[0], whole.path)
     assert [d for d in found if not d.startswith("/generators/python")] == []
+
+
+def test_the_input_limit_does_not_depend_on_chance(source):
+    limits = set()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        limits.add(load_data(f"{source}:Mine").input_limit)
+        assert torch.initial_seed() == seed
+    assert len(limits) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Attention on torch, on the reference and on Lava: the same spikes in every population."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -211,13 +209,16 @@ def test_another_attention_in_its_place_is_refused(kind, other):
 
 @pytest.mark.lava
 @pytest.mark.parametrize("arithmetic", ["float", "fixed"])
-@pytest.mark.parametrize("kind", ["sdsa", "dwconv"])
+@pytest.mark.parametrize("kind", ["sdsa", "dwconv", "conv mixing"])
 def test_lava_sends_the_same_spikes(kind, arithmetic):
-    config = replace(config_of(kind, depth=1), time_steps=3)
+    if kind == "conv mixing":
+        config = config_of("none", local_mixing="conv", depth=1, time_steps=3)
+    else:
+        config = config_of(kind, depth=1, time_steps=3)
     graph, images = lower(model_of(config)), tiny_images(config, 3)
     expected = simulate(graph, images, arithmetic=arithmetic)
     got = simulate(graph, images, backend="lava-stock", arithmetic=arithmetic)
     prepared = quantise(graph) if arithmetic == "fixed" else graph
     comparison = compare_traces(prepared, expected, got)
     assert comparison.same, comparison.first
-    assert all(0 < got.firing_rate(n) < 1 for n in got.spikes if ".attention." in n)
+    assert all(0 < got.firing_rate(n) < 1 for n in got.spikes if n.startswith("blocks."))

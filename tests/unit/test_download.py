@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import http.client
 import os
 import random
 import signal
@@ -94,6 +95,29 @@ def test_a_part_longer_than_the_file_is_thrown_away(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT + b"more")
     with serve(Served({"file": CONTENT})) as served:  # answers 416
         assert fetch(remote(served, size=False), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_whole_part_of_unknown_length_is_not_fetched_again(tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    with serve(Served({"file": CONTENT})) as served:  # answers 416 and says how long the file is
+        assert fetch(remote(served, size=False), tmp_path).read_bytes() == CONTENT
+        assert served.asked == [("/file", f"bytes={len(CONTENT)}-")]
+
+
+@pytest.mark.parametrize("code", [errno.EHOSTUNREACH, errno.ENETDOWN])
+def test_a_network_that_goes_away_is_no_trouble_of_the_disk(tmp_path, monkeypatch, code):
+    """Not every error of a socket is a ConnectionError."""
+    read, failures = http.client.HTTPResponse.read1, [code]
+
+    def failing(self, n=-1):
+        if failures:
+            raise OSError(failures.pop(), "gone")
+        return read(self, n)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", failing)
+    with serve(Served({"file": CONTENT})) as served:
+        assert fetch(remote(served), tmp_path).read_bytes() == CONTENT
+        assert len(served.asked) == 2
 
 
 def test_trouble_of_the_server_is_waited_out(tmp_path):

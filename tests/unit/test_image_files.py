@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from spikingmoe.data.image_files import MOST_PIXELS, read_image
 
@@ -118,6 +118,19 @@ def test_what_is_no_image(tmp_path):
         read_image(tmp_path / "none.png", channels=3, size=8)
     with pytest.raises(ValueError, match="is damaged or unreadable"):
         read_image(tmp_path, channels=3, size=8)
+
+
+@pytest.mark.parametrize("error", [struct.error("too short"), TypeError("abs"), KeyError(5)])
+def test_damaged_exif_data_are_said_to_be(tmp_path, monkeypatch, error):
+    """Pillow passes on whatever its parser of EXIF data stumbles over."""
+
+    def stumble(_image):
+        raise error
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", stumble)
+    path = saved(tmp_path, noise(16, 16))
+    with pytest.raises(ValueError, match=r"x\.png: is damaged or unreadable"):
+        read_image(path, channels=3, size=16)
 
 
 def test_event_models_take_no_files(tmp_path):

@@ -135,7 +135,7 @@ def test_folders_that_are_no_data_set_say_what_they_lack(tmp_path):
     refused(r"train: has classes \(a\)", tmp_path)
     (tmp_path / "train" / "b").mkdir()
     refused("train/b: holds no image; put files into it that end in .png, .jpg", tmp_path)
-    write(tmp_path / "train", {"a": 10, "b": 4})
+    write(tmp_path / "train", {"a": 10, "b": 6})
     load(tmp_path)
     write(tmp_path / "test", {"a": 1, "c": 1})
     refused("test/c: class 'c' has no training images; add train/c/", tmp_path)
@@ -146,10 +146,17 @@ def test_folders_that_are_no_data_set_say_what_they_lack(tmp_path):
 
 def test_too_few_images_to_take_some_away_are_refused(tmp_path):
     write(tmp_path / "train", {"a": 4, "b": 4})
-    refused("too few images to take a tenth of every class for validation", tmp_path)
+    refused("too few images of 'a' to take a tenth of every class for validation", tmp_path)
     for part in ("validation", "test"):
         write(tmp_path / part, {"a": 1, "b": 1})
     assert len(load(tmp_path).train) == 8
+
+
+def test_a_class_too_small_to_be_tested_is_refused(tmp_path):
+    write(tmp_path / "train", {"a": 100, "b": 5})
+    refused("too few images of 'b' .*at least 6 of each", tmp_path)
+    write(tmp_path / "train", {"b": 1}, first=5)
+    assert len(load(tmp_path).train) == 106 - 2 * 11
 
 
 def test_only_grey_and_colour_can_be_made(tmp_path):

@@ -70,9 +70,7 @@ def test_it_moves_the_matrices_inside_the_network():
     model = SpikingTransformer(config)
     names = {id(p): name for name, p in model.named_parameters()}
     optimizer = make_optimizer(model, TrainConfig(optimizer="muon"))
-    moved = {
-        names[id(p)] for g in optimizer.param_groups if g["orthogonal"] for p in g["params"]
-    }
+    moved = {names[id(p)] for g in optimizer.param_groups if g["orthogonal"] for p in g["params"]}
     assert {n for n in moved if not n.startswith("blocks.")} == {"stem.convs.1.conv.weight"}
     assert {n.split(".", 2)[2] for n in moved if n.startswith("blocks.0.")} == {
         *(f"attention.{n}.linear.weight" for n in ("query", "key", "project")),
@@ -102,3 +100,17 @@ def test_it_goes_on_from_its_state():
     steps(model, optimizer), steps(other, resumed)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_an_expert_that_no_token_chose_stays_as_it_is():
+    """A normalised step would go on at full length while the momentum fades."""
+    torch.manual_seed(0)
+    experts = torch.nn.Parameter(torch.randn(3, 4, 5))
+    optimizer = Muon([{"params": [experts], "orthogonal": True}], lr=0.1, weight_decay=0.1)
+    for chosen in ([0, 1, 2], [0, 2], [0, 2]):
+        before = experts.detach().clone()
+        experts.grad = torch.zeros_like(experts)
+        experts.grad[chosen] = torch.randn(len(chosen), 4, 5)
+        optimizer.step()
+        moved = [bool((experts[e] != before[e]).any()) for e in range(3)]
+        assert moved == [e in chosen for e in range(3)]

@@ -15,6 +15,7 @@ from spikingmoe.train.checkpoint.archive import (
 )
 from spikingmoe.train.checkpoint.folder import (
     KEPT,
+    alone_in_run,
     checkpoint_name,
     checkpoints,
     make_run_folder,
@@ -31,6 +32,7 @@ __all__ = [
     "ArchiveIO",
     "Run",
     "about",
+    "alone_in_run",
     "checkpoint_name",
     "checkpoints",
     "load_run",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hardware.errors import FileError
@@ -28,10 +32,15 @@ def checkpoints(run: Path) -> list[Path]:
     return [path for _, _, path in sorted(found, reverse=True)]
 
 
-def remove_old(run: Path) -> None:
-    """Remove all checkpoints but the newest two."""
-    for old in checkpoints(run)[KEPT:]:
-        old.unlink(missing_ok=True)
+def remove_old(run: Path, written: str) -> None:
+    """Remove all checkpoints but `written` and the one before it.
+
+    Newer ones than that which was just written are damaged: training went on from one before them.
+    """
+    found = checkpoints(run)
+    place = [path.name for path in found].index(written)
+    for other in (*found[:place], *found[place + KEPT :]):
+        other.unlink(missing_ok=True)
 
 
 def make_run_folder(run: Path) -> None:
@@ -40,6 +49,25 @@ def make_run_folder(run: Path) -> None:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{run}: cannot hold a run ({error.strerror}); use another --out") from None
+
+
+@contextmanager
+def alone_in_run(run: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder; FileError if one is at work there."""
+    fd = os.open(run, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise FileError(
+            f"{run}: another training is at work there; wait, or use another --out"
+        ) from None
+    except OSError:
+        pass  # a file system that knows no locks
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def newest_valid(run: Path) -> Path | None:
