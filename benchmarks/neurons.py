@@ -129,9 +129,9 @@ def library_ratios(faster: Mapping[str, float], ending: str = "") -> dict[str, f
     ratios = {}
     for library in ("snntorch", "spikingjelly"):
         forms = [ratio for side, ratio in faster.items() if side.split(",")[0] == library]
-        if forms:
+        if len(forms) > 1 or (forms and library == "snntorch"):
             ratios[f"vs_{library}{ending}"] = min(forms)
-        if len(forms) > 1:
+        if forms and library == "spikingjelly":
             ratios[f"vs_{library}_eager{ending}"] = faster[library]
     return ratios
 

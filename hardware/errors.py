@@ -23,6 +23,10 @@ class MappingError(HardwareError):
     """A graph that cannot be laid out on a chip, or a chip that is not known."""
 
 
+class NirError(HardwareError):
+    """A NIR graph that our graphs cannot express, or one of ours that NIR cannot."""
+
+
 class LoweringError(HardwareError):
     """A module that cannot become static synapses and LIF populations.
 

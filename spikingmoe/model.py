@@ -112,7 +112,9 @@ class SpikingTransformer(nn.Module):
             stream, previous, infos = block(stream, prompt, previous)
             routing.extend(infos)
         x = self.head_neuron(stream)
-        return ModelOutput(self.head(x.mean(dim=(0, 2))), tuple(routing))
+        return ModelOutput(
+            self.head(x.mean(dim=(0, 2), dtype=self.head.weight.dtype)), tuple(routing)
+        )
 
     def first_blocks(self) -> dict[int, int]:
         """Number of each block that a downsampling stands before -> number of that downsampling."""

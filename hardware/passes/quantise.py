@@ -7,7 +7,8 @@ scale, so that both forms of the residual are the same integer network and compa
 A weight becomes an even mantissa in -254..254 times 2^exponent, one exponent per synapse, never
 below -1, so that no sum is ever floored. The scale is the largest (within a factor two, where the
 weights lose least) for which a bound proves that the accumulated input stays within +-131,071.
-A bias beyond 4,095 is split: its coarse part comes from the constant input.
+A bias beyond 4,095 is split: its coarse part comes from the constant input. A decay becomes the nearest
+multiple of 1/4096.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from hardware.errors import GraphError
-from hardware.ir.arithmetic import MAX_ACCUMULATED
+from hardware.ir.arithmetic import DECAY_UNITY, MAX_ACCUMULATED
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, is_graded
 from hardware.ir.synapses import AnySynapse
@@ -246,7 +247,10 @@ class _Quantiser:
                 check_logic(population, scale)
                 bias, extra = split_bias(population, scale, constant)
                 threshold = to_integers(population.threshold * scale)
-                population = replace(population, threshold=threshold, bias=bias, scale=scale)
+                decay = round(population.membrane_decay * DECAY_UNITY) / DECAY_UNITY
+                population = replace(
+                    population, membrane_decay=decay, threshold=threshold, bias=bias, scale=scale
+                )
                 if extra is not None:
                     synapses.append(extra)
                     if constant not in self.graph.populations:

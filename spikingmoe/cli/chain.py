@@ -102,6 +102,11 @@ def program_data(graph: SpikeGraph, args: Namespace) -> ImageData:
     """The data set that a command names, or the one that the program was trained on, as it takes it."""
     if not args.data and "data" not in graph.notes:
         raise ValueError(f"{args.program}: does not say which data it was trained on; use --data")
+    if len(graph.data_input.shape) != 3:
+        raise ValueError(
+            f"{args.program}: takes vectors {graph.data_input.shape}, and all data sets are images; use "
+            f"hardware.simulate.simulate from Python (map: --rate)"
+        )
     height, _, channels = graph.data_input.shape
     return load_data(
         args.data or str(graph.notes["data"]),

@@ -93,3 +93,31 @@ def map_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the placement (0)")
     add_out(parser, "beside PROGRAM: PROGRAM.map")
     return parser
+
+
+def nir_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a program, or a NIR file (ending in .nir) of any framework",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="TARGET", help="a NIR file, or a program"
+    )
+    parser.add_argument(
+        "--time-steps", type=int, default=None, help="steps that a sample lasts (our files say it)"
+    )
+    parser.add_argument(
+        "--dt",
+        type=float,
+        default=None,
+        help="seconds per step (the file's own, or 1e-4 as snnTorch has it; Norse: 1e-3)",
+    )
+    parser.add_argument(
+        "--input-limit",
+        type=float,
+        default=1.0,
+        help="largest magnitude of the input, for fixed point (1.0; our files say it)",
+    )
+    return parser

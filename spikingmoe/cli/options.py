@@ -6,6 +6,7 @@ from spikingmoe.cli.hardware_options import (
     energy_options,
     lower_options,
     map_options,
+    nir_options,
     simulate_options,
     verify_options,
 )
@@ -34,6 +35,7 @@ COMMANDS = {
     "lower": "turn a trained run into a program for Lava",
     "simulate": "run a program on a backend",
     "map": "lay a program out on a Loihi chip: cores, limits, placement (estimate)",
+    "nir": "turn a program into a NIR file, or any framework's NIR file into a program",
     "verify": "compare torch, the reference and Lava spike by spike",
     "energy": "estimate energy from counted operations, with the twins beside it",
     "report": "write the report page of a run",
@@ -53,6 +55,7 @@ PARSERS = {
     "lower": lower_options,
     "simulate": simulate_options,
     "map": map_options,
+    "nir": nir_options,
     "verify": verify_options,
     "energy": energy_options,
     "report": report_options,

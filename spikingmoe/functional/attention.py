@@ -51,7 +51,7 @@ def sdsa_channel_sum(key_value_TBND: Tokens, gain_D: Float[Tensor, " D"]) -> Flo
 
     After the spike-driven self-attention of Yao 2023, with a trainable gain per channel.
     """
-    return key_value_TBND.sum(2) * gain_D
+    return key_value_TBND.sum(2, dtype=gain_D.dtype) * gain_D
 
 
 def ssa_products(

@@ -9,6 +9,7 @@ and a warning says so once.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -36,6 +37,7 @@ FLAGS = (
     "-fPIC",
 )
 OPENMP = "-fopenmp"
+SERIAL = "serial-"  # begins the name of a library without it
 COMPILE_SECONDS = 300
 
 
@@ -71,6 +73,8 @@ def _load() -> ctypes.CDLL:
     compiler = _compiler()
     name = f"cpu-{_digest(compiler)}"
     found = _cached(cache_folder(), name)
+    if found is None and (found := _cached(cache_folder(), f"{SERIAL}{name}")) is not None:
+        _warn_of_one_thread(compiler, f"; with OpenMP installed, remove {found}")
     if found is not None:
         try:
             return ctypes.CDLL(str(found))
@@ -82,8 +86,9 @@ def _load() -> ctypes.CDLL:
 def _cached(folder: Path, name: str) -> Path | None:
     """An undamaged library of this name."""
     for library in sorted(folder.glob(f"{name}-*.so")):
-        if library.name == _file_name(name, library):
-            return library
+        with contextlib.suppress(OSError):  # another process may have removed it meanwhile
+            if library.name == _file_name(name, library):
+                return library
     return None
 
 
@@ -107,14 +112,19 @@ def _compile(compiler: list[str], name: str) -> Path:
             done = _run_compiler(compiler, [], made)
             if done.returncode != 0:
                 raise RuntimeError(f"{shlex.join(compiler)} failed: {done.stderr}")
-            warnings.warn(
-                f"{shlex.join(compiler)} has no OpenMP: fused CPU kernels run on one thread",
-                KernelWarning,
-                stacklevel=2,
-            )
+            _warn_of_one_thread(compiler, "")
+            name = f"{SERIAL}{name}"
         library = folder / _file_name(name, made)
         os.replace(made, library)  # whole or not at all; of two processes the later one wins
     return library
+
+
+def _warn_of_one_thread(compiler: list[str], more: str) -> None:
+    warnings.warn(
+        f"{shlex.join(compiler)} has no OpenMP: fused CPU kernels run on one thread{more}",
+        KernelWarning,
+        stacklevel=3,
+    )
 
 
 def _run_compiler(

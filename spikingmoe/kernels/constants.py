@@ -36,3 +36,9 @@ class Sequences:
     gaps: Tensor
     per_expert: list[int]
     longest: int
+
+
+def check_steps(x: Tensor, steps: int) -> None:
+    """ValueError unless currents are given for each step, or once for all: kernels read no further."""
+    if len(x) not in (1, steps):
+        raise ValueError(f"currents of {len(x)} steps for a window of {steps}; needs 1 or {steps}")

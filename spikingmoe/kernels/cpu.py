@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spikingmoe.config.model import Surrogate
 from spikingmoe.kernels.build import load_library
-from spikingmoe.kernels.constants import NeuronConstants, Sequences
+from spikingmoe.kernels.constants import NeuronConstants, Sequences, check_steps
 
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 SURROGATES: dict[Surrogate, int] = {"atan": 0, "fast_sigmoid": 1, "sigmoid": 2}
@@ -38,6 +38,7 @@ def lif_forward(
         affine: (scale, shift) (channels,), of which the current is scale_c x + shift_c; or None.
         dtype: that of x, or bfloat16.
     """
+    check_steps(x, steps)
     spikes = x.new_empty(steps, *x.shape[1:], dtype=dtype)
     scale, shift = affine or (None, None)
     _call(
@@ -62,6 +63,7 @@ def lif_backward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(gradient of the current (x_steps, rows, channels), and with an affine map (scale, shift, mean)
     the sums of it and of it * (x - mean) over steps and rows, (channels,))."""
+    check_steps(x, len(grad_spikes))
     grad_current = torch.empty_like(x)
     scale, shift, mean = affine or (None, None, None)
     sums = None if affine is None else x.new_empty(2, x.shape[-1], dtype=torch.float64)

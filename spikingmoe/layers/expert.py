@@ -115,7 +115,8 @@ class Experts(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Hidden spikes (R, F) and outputs (R, D) of the chosen rows."""
         sizes, neuron = plan.rows_per_expert, self.neuron
-        if isinstance(neuron, LIF) and neuron.has_kernel and can_fuse(x_RD):
+        float32 = self.norm1.weight.dtype == torch.float32
+        if isinstance(neuron, LIF) and neuron.has_kernel and float32 and can_fuse(x_RD):
             current_RF = grouped_linear(x_RD, self.weight1, sizes)
             hidden_RF = fused_expert_lif(
                 current_RF,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from spikingmoe.kernels import Moments, can_fuse, fused_norm, fused_norm_lif, own_moments
@@ -35,6 +36,8 @@ def fire(neuron: nn.Module, norm: Norm, x: Tensor, *, steps: int | None = None) 
         (steps, ..., C).
     """
     steps = len(x) if steps is None else steps
+    if len(x) not in (1, steps):
+        raise ValueError(f"currents of {len(x)} steps for a window of {steps}; needs 1 or {steps}")
     if isinstance(neuron, LIF) and neuron.has_kernel and _has_kernel(norm, x):
         moments = _moments(norm, x)
         return fused_norm_lif(x, steps, norm.weight, norm.bias, moments, neuron.constants)
@@ -46,6 +49,7 @@ def _has_kernel(norm: Norm, x: Tensor) -> bool:
     return (
         type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d)  # others, as SyncBatchNorm, compute more
         and norm.affine
+        and norm.weight.dtype == torch.float32  # others keep their own arithmetic
         and norm.running_mean is not None
         and norm.momentum is not None
         and not has_hooks(norm)

@@ -91,6 +91,35 @@ def test_map_refuses_bad_input(program, run, capfd):
     refused(["map", run], capfd, str(run))
 
 
+def test_nir_there_and_back(program, tmp_path, capfd):
+    there, back = tmp_path / "x.nir", tmp_path / "back.program"
+    assert main(["nir", str(program), "-o", str(there)]) == 0
+    assert main(["nir", str(there), "-o", str(back)]) == 0
+    assert "NIR nodes" in capfd.readouterr().out
+    folders = []
+    for file in (program, back):
+        folders.append(tmp_path / file.stem)
+        argv = ["simulate", str(file), "--backend=reference", "--samples=20", "--data=digits"]
+        assert main([*argv, f"--out={folders[-1]}"]) == 0
+    one, two = (metrics(folder) for folder in folders)
+    assert one["predictions"] == two["predictions"]
+    assert one["firing_rates"] == two["firing_rates"]
+
+
+def test_nir_refuses_bad_input(program, tmp_path, capfd):
+    target = tmp_path / "x.nir"
+    refused(["nir", program, "-o", tmp_path / "y.program"], capfd, "exactly one", ".nir")
+    refused(
+        ["nir", "nowhere.nir", "-o", tmp_path / "y.program"], capfd, "nowhere.nir: no such file"
+    )
+    refused(["nir", "nowhere.program", "-o", target], capfd, "nowhere.program")
+    refused(["nir", program, "-o", tmp_path], capfd, "is a folder")
+    (tmp_path / "bad.nir").write_bytes(b"no")
+    refused(["nir", tmp_path / "bad.nir", "-o", tmp_path / "y.program"], capfd, "no HDF5 file")
+    assert not target.exists()
+    assert not (tmp_path / "y.program").exists()
+
+
 def test_train_writes_metrics(run):
     values = metrics(run)
     assert values["command"] == "train"
