@@ -68,7 +68,7 @@ def train(
         if watch.on_reuse is not None:
             watch.on_reuse(start)
         return start
-    if options.devices > len(data.validation):
+    if options.devices > 1 and len(data.validation) < options.devices:
         raise ValueError(
             f"devices={options.devices} share {len(data.validation)} validation images; use fewer devices"
         )

@@ -73,7 +73,7 @@ def test_map_lays_a_program_out(program, tmp_path, capfd):
     values = metrics(tmp_path)
     assert values["fits"]
     assert values["traffic"]["measured"]
-    assert values["cores"] == len(values["core_list"]) > 1
+    assert values["cores"] == len(values["core_list"]) >= 1
     assert (tmp_path / "chip.png").read_bytes().startswith(b"\x89PNG")
     assert "fits one chip" in capfd.readouterr().out
     assert main(["map", str(program), f"--out={tmp_path}", "--rate=0.2", "--pack=false"]) == 0

@@ -191,7 +191,10 @@ def test_a_compiler_without_openmp(monkeypatch, tmp_path):
     assert build.load_library() is not None
     build.load_library.cache_clear()
     again, _, heard = train()
-    assert heard == []  # found in the cache
+    (library,) = build.cache_folder().glob("*.so")
+    assert library.name.startswith(build.SERIAL)
+    assert len(heard) == 1  # found in the cache, and said again
+    assert heard[0].endswith(f"on one thread; with OpenMP installed, remove {library}")
     assert torch.equal(spikes, again)
     monkeypatch.setenv("SPIKINGMOE_KERNELS", "off")
     build.load_library.cache_clear()

@@ -7,9 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import SURROGATES, assert_near, constants, needs_kernels, plain_lif
+from tiny_models import settled_model, tiny_config, tiny_images
 
-from spikingmoe.kernels import fused_lif
+from spikingmoe.functional.attention import sdsa_channel_sum
+from spikingmoe.kernels import cpu, fused_lif
 from spikingmoe.layers.neuron import LIF
+from spikingmoe.layers.stem import Stem
 
 pytestmark = needs_kernels
 
@@ -185,3 +188,37 @@ def test_numbers_that_are_none():
     assert not spikes[1:, 3].any()
     others = torch.arange(40) != 3
     assert torch.equal(spikes[:, others], plain_lif(current, constants())[:, others])
+
+
+@pytest.mark.parametrize("given", [3, 5, 2])
+def test_currents_of_another_number_of_steps_are_refused(given):
+    """Not read beyond their end: neither by the fused operation nor by the kernel itself."""
+    torch.manual_seed(0)
+    config = tiny_config(time_steps=4)
+    stem, frames = Stem(config), torch.randn(given, 2, 1, 6, 6)
+    with pytest.raises(
+        ValueError, match=f"currents of {given} steps for a window of 4; needs 1 or 4"
+    ):
+        stem(frames)
+    neurons = LIF(membrane_decay=0.5, threshold=1.0).constants
+    x = torch.randn(given, 3, 8)
+    with pytest.raises(ValueError, match="needs 1 or 4"):
+        cpu.lif_forward(x, 4, None, neurons, torch.float32)
+    with pytest.raises(ValueError, match="needs 1 or 4"):
+        cpu.lif_backward(x, torch.randn(4, 3, 8), None, neurons)
+
+
+@pytest.mark.parametrize("dispatch", ["masked", "grouped"])
+def test_a_model_that_is_all_bfloat16_runs_in_its_plain_form(dispatch, monkeypatch):
+    """Without autocast every weight has the type, the fused norms' float32 would not fit it."""
+    config = tiny_config(dispatch=dispatch, local_mixing="conv")
+    model = settled_model(config).bfloat16()
+    images = tiny_images(config, 5).bfloat16()
+    logits = model(images).logits
+    assert logits.dtype == torch.bfloat16
+    assert torch.isfinite(logits.float()).all()
+
+
+def test_sums_over_tokens_are_not_rounded_to_bfloat16():
+    spikes = torch.ones(1, 1, 515, 2, dtype=torch.bfloat16)
+    assert sdsa_channel_sum(spikes, torch.ones(2)).tolist() == [[[515.0, 515.0]]]
