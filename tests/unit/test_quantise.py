@@ -344,10 +344,6 @@ def or_of(n, weight):
     ("graph", "message"),
     [
         (
-            lambda: build([binary(1), neuron(membrane_decay=1 / 3)], [dense("data", "n", [[2]])]),
-            r"population 'n': membrane_decay 0\.333.* is no multiple of 1/4096",
-        ),
-        (
             lambda: build(
                 [binary(1), neuron(threshold=np.asarray(1e9))], [dense("data", "n", [[1]])]
             ),
@@ -408,3 +404,10 @@ def test_convolutions_are_bounded_per_position():
     sums = accumulated(fixed, trace, "n")[0].reshape(4, 4)
     assert sums[1, 1] * 4 == sums[0, 0] * 9
     assert 0.4 * MAX_ACCUMULATED < sums.max() <= MAX_ACCUMULATED
+
+
+@pytest.mark.parametrize(("decay", "units"), [(1 / 3, 1365), (0.9, 3686), (1e-5, 0), (0.5, 2048)])
+def test_decays_become_multiples_of_the_targets_step(decay, units):
+    """As networks of other frameworks have them."""
+    graph = build([binary(1), neuron(membrane_decay=decay)], [dense("data", "n", [[2]])])
+    assert quantise(graph).populations["n"].membrane_decay == units / 4096

@@ -59,7 +59,7 @@ def test_the_command_line_wins_wherever_it_stands(argv):
     _, args = parse(["train", *argv, "--time-steps=3"])
     config, settings = configurations(args, args.preset, args.data)
     assert (settings.epochs, config.time_steps) == (7, 3)
-    assert settings.batch_size == 128, "and the rest is the recipe's"
+    assert (settings.batch_size, settings.optimizer) == (64, "muon"), "and the rest is the recipe's"
 
 
 def test_a_configuration_file_wins_over_the_recipe_too(tmp_path):
