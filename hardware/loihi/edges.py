@@ -75,7 +75,8 @@ def find_edges(graph: SpikeGraph, chip: Chip, grids: Mapping[str, Grid]) -> Edge
         for link in links(graph, chip, grids)
     ]
     table = np.array(rows, dtype=np.int64).reshape(-1, 6)
-    return Edges(*table.T[:4], table[:, 4].astype(bool), table[:, 5])
+    source, target, neurons, axons, shared, synapse = table.T
+    return Edges(source, target, neurons, axons, shared.astype(bool), synapse)
 
 
 def links(graph: SpikeGraph, chip: Chip, grids: Mapping[str, Grid]) -> Iterator[Link]:

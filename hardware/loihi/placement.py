@@ -117,7 +117,7 @@ def place(mesh: Mesh, traffic: np.ndarray, seed: int = 0) -> Placement:
     chosen, to = generator.integers(cores, size=swaps), generator.integers(slots, size=swaps)
     luck = generator.random(swaps)
     for core, slot, warmth, chance in zip(chosen, to, heat, luck, strict=True):
-        gain = _gain(mesh, both, where, core, slot, used_by[slot])
+        gain = _gain(mesh, both, where, core, slot, int(used_by[slot]))
         if gain >= 0 or chance < math.exp(gain / warmth):
             _swap(where, used_by, core, slot)
     return min(best, evaluate(mesh, where, traffic), key=lambda p: p.hops)

@@ -99,7 +99,7 @@ def _check_name(name: str) -> None:
 
 def _shapes(graph: SpikeGraph) -> dict[str, tuple[int, ...]]:
     """Of each population; a vector that leads into a map is a map of one position."""
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         name: p.shape if len(p.shape) == 3 else (math.prod(p.shape),)
         for name, p in graph.populations.items()
     }

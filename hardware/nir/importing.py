@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -371,8 +371,6 @@ def _add_bias(work: _Import, linear: str, target: str, bias: np.ndarray, gain: n
 
 
 def _replaced(population: Any, **changes: Any) -> Any:
-    from dataclasses import replace
-
     return replace(population, **changes)
 
 
@@ -385,7 +383,7 @@ def _synapse(
     gain: np.ndarray,
 ) -> AnySynapse:
     kind, order = node["type"], work.signals[target].order
-    ends = {"source": signal.population, "target": target}
+    ends: dict[str, Any] = {"source": signal.population, "target": target}
     if kind in ("Affine", "Linear"):
         weight = _matrix(name, node, len(signal.order), len(order))
         ours = np.zeros_like(weight)
@@ -408,7 +406,7 @@ def _synapse(
 
 
 def _convolution(
-    work: _Import, name: str, node: Mapping[str, Any], signal: _Signal, ends: dict[str, str]
+    work: _Import, name: str, node: Mapping[str, Any], signal: _Signal, ends: dict[str, Any]
 ) -> Conv2d:
     kind = node["type"]
     if len(signal.shape) != 3:

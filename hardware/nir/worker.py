@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5d, h5l, h5o  # type: ignore[attr-defined]
 
 from hardware.files import write_archive
 from hardware.nir.reading import KIND, ODD, REFUSED, VERSION
@@ -42,8 +43,8 @@ class Reader:
         self._meet(group, where, depth)
         found = {}
         for name in group:
-            place = f"{where}/{name}"
-            if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            name, place = str(name), f"{where}/{name}"
+            if group.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
                 raise Refusal(f"'{place}' is a link to another place or file; NIR needs none")
             inner = group[name]
             if isinstance(inner, h5py.Group):
@@ -60,7 +61,7 @@ class Reader:
         creation = data.id.get_create_plist()
         if creation.get_external_count():
             raise Refusal(f"'{where}' keeps its data in other files")
-        if creation.get_layout() not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
+        if creation.get_layout() not in (h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED):
             raise Refusal(f"'{where}' is a view of other data sets")
         for index in range(creation.get_nfilters()):
             if (code := creation.get_filter(index)[0]) not in FILTERS:
@@ -86,7 +87,7 @@ class Reader:
         return {"array": key}
 
     def _meet(self, thing: h5py.Group | h5py.Dataset, where: str, depth: int) -> None:
-        address = h5py.h5o.get_info(thing.id).addr
+        address = h5o.get_info(thing.id).addr
         if address in self.seen:
             raise Refusal(f"'{where}' is met twice: the file contains itself or repeats a part")
         self.seen.add(address)

@@ -74,6 +74,7 @@ class Muon(torch.optim.AdamW):
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
         if "momentum" not in state:
             state["step"] = torch.zeros(())  # AdamW looks for it in every state that it loads
             state["momentum"] = torch.zeros_like(gradient)

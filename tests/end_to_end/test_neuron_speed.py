@@ -43,7 +43,7 @@ def test_every_side_has_its_rows(result):
 def test_ratios_are_those_of_the_first_size(result):
     names = {
         f"vs_{n}{p}{d}"
-        for n in ("snntorch", "spikingjelly", "copy")
+        for n in ("snntorch", "spikingjelly_eager", "copy")
         for p in ("", "_forward")
         for d in ("", "_bf16")
     }

@@ -37,7 +37,7 @@ def test_every_side_has_its_rows(result):
     assert max(losses) / min(losses) < 1.05
     assert min(losses) > 1, "untrained: about the logarithm of 10"
     assert set(result["ratios"]) == {
-        f"vs_{n}{p}" for n in ("snntorch", "spikingjelly") for p in ("", "_bf16")
+        f"vs_{n}{p}" for n in ("snntorch", "spikingjelly_eager") for p in ("", "_bf16")
     }
 
 

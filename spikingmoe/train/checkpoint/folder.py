@@ -53,12 +53,16 @@ def make_run_folder(run: Path) -> None:
 
 @contextmanager
 def alone_in_run(run: Path) -> Iterator[None]:
-    """Keep other trainings out of a run's folder; FileError if one is at work there."""
+    """Keep other trainings out of a run's folder; FileError if one is at work there.
+
+    The lock ends with this process, however it ends: processes that it forks let go of it at once.
+    """
     fd = os.open(run, os.O_RDONLY | os.O_CLOEXEC)
+    _held.add(fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(fd)
+        _let_go(fd)
         raise FileError(
             f"{run}: another training is at work there; wait, or use another --out"
         ) from None
@@ -67,7 +71,24 @@ def alone_in_run(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _let_go(fd)
+
+
+_held: set[int] = set()  # descriptors of locked folders
+
+
+def _let_go(fd: int) -> None:
+    if fd in _held:
+        _held.remove(fd)
         os.close(fd)
+
+
+def _let_all_go() -> None:
+    for fd in list(_held):
+        _let_go(fd)
+
+
+os.register_at_fork(after_in_child=_let_all_go)
 
 
 def newest_valid(run: Path) -> Path | None:
