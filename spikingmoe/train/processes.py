@@ -147,6 +147,11 @@ def _child(
 
     try:
         work(place, tell)
+    except SystemExit as stop:
+        # At once: the threads of torch's process group do not survive an orderly exit ("terminate called").
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.code if isinstance(stop.code, int) else 1)
     except (ValueError, TypeError, OSError, MemoryError) as error:
         speak.send((FAILURE, " ".join(str(error).split()) or type(error).__name__))
         raise SystemExit(2) from None
