@@ -10,7 +10,7 @@ import numpy as np
 from hardware.energy.parts import part_of
 from hardware.errors import MappingError
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Population, is_graded, size
+from hardware.ir.nodes import LIF, Input, Population, is_graded
 from hardware.loihi.chips import Chip, get_chip
 from hardware.loihi.edges import messages_between
 from hardware.loihi.partition import Partition, partition, worst_limit
@@ -280,8 +280,3 @@ def _problems(graph: SpikeGraph, chip: Chip, cut: Partition) -> list[str]:
             f"{chip.name} has at most {chip.most_delay}: it needs a relay on the way"
         )
     return found
-
-
-def neurons_of(graph: SpikeGraph) -> int:
-    """Of the whole graph."""
-    return sum(size(p) for p in graph.populations.values())

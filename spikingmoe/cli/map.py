@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from hardware.files import write_bytes
 from hardware.loihi.chips import get_chip
-from hardware.loihi.mapping import LIMIT_NAMES, MappingReport, check_rate, map_graph, neurons_of
+from hardware.loihi.mapping import LIMIT_NAMES, MappingReport, check_rate, map_graph
 from hardware.passes.pipeline import prepare
 from hardware.simulate import simulate
 from spikingmoe.analysis.chip_picture import chip_png
@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
     show_table(
         f"{args.program} on {report.chip.name} (estimate)",
         ["", "value"],
-        [["neurons", number(neurons_of(graph))], *_summary(report, words)],
+        _summary(report, words),
     )
     show_table(
         "populations that take most cores", ["population", "cores", "cut by"], _largest(report)
@@ -80,6 +80,7 @@ def _summary(report: MappingReport, words: str) -> list[list[str]]:
     ]
     fits = "yes" if report.fits else "no"
     return [
+        ["neurons", number(sum(core.demand.neurons for core in report.partition.cores))],
         ["fits one chip", fits if not report.problems else f"{fits}: see the problems below"],
         ["cores", f"{report.cores} of {chip.cores} per chip"],
         ["chips", str(report.mesh.chips)],

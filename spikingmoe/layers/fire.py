@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spikingmoe.kernels import Moments, can_fuse, fused_norm, fused_norm_lif, own_moments
+from spikingmoe.kernels.constants import check_steps
 from spikingmoe.layers.hooks import has_hooks
 from spikingmoe.layers.neuron import LIF
 
@@ -36,8 +37,7 @@ def fire(neuron: nn.Module, norm: Norm, x: Tensor, *, steps: int | None = None) 
         (steps, ..., C).
     """
     steps = len(x) if steps is None else steps
-    if len(x) not in (1, steps):
-        raise ValueError(f"currents of {len(x)} steps for a window of {steps}; needs 1 or {steps}")
+    check_steps(x, steps)
     if isinstance(neuron, LIF) and neuron.has_kernel and _has_kernel(norm, x):
         moments = _moments(norm, x)
         return fused_norm_lif(x, steps, norm.weight, norm.bias, moments, neuron.constants)

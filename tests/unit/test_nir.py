@@ -267,7 +267,7 @@ def lif(n=3, **changes):
         (chain(lif(v_threshold=np.nan)), r"node 'n0' \(LIF\): v_threshold must be finite"),
         (chain(lif(4)), r"node 'n0' \(LIF\): parameters of \[4\] neurons, inputs of 3"),
         (chain(nir.Linear(weight=np.ones((3, 5))), lif()), r"node 'n0': weight has shape \(3, 5\)"),
-        (chain(nir.Linear(weight=np.full((3, 3), np.inf)), lif()), "node 'n0': weight .* finite"),
+        (chain(nir.Linear(weight=np.full((3, 3), np.inf)), lif()), r"node 'n0' \(Linear\): weight must be finite numbers"),
         (chain(nir.Delay(delay=np.ones(3))), r"node 'n0' \(Delay\): our graphs choose the delays"),
         (chain(nir.LI(tau=np.ones(3), r=np.ones(3), v_leak=np.zeros(3))), r"\(LI\): a leaky"),
         (chain(nir.I(r=np.ones(3))), r"node 'n0' \(I\): an integrator"),
@@ -290,6 +290,31 @@ def test_a_longer_cycle_is_refused():
     graph.edges += [("n2", "back"), ("back", "n0")]
     with pytest.raises(NirError, match="a cycle runs through"):
         from_nir(graph, time_steps=4)
+
+
+def test_a_connection_back_is_weighted_as_the_neurons_inputs_are():
+    """r dt / tau = 3: forward and recurrent currents alike."""
+
+    def looped(r, weight):
+        graph = chain(nir.Linear(weight=weight * np.eye(3)), lif(r=r))
+        graph.nodes["back"] = nir.Linear(weight=0.25 * weight * np.eye(3)[[1, 2, 0]])
+        graph.edges += [("n1", "back"), ("back", "n1")]
+        return from_nir(graph, time_steps=6)
+
+    images = np.random.default_rng(0).normal(size=(20, 1, 3))
+    one, two = (run_reference(g, images) for g in (looped(6.0, 1.0), looped(2.0, 3.0)))
+    assert 0 < one.firing_rate("n1") < 1
+    assert np.array_equal(one.spikes["n1"], two.spikes["n1"])
+
+
+@pytest.mark.parametrize("missing", ["weight", "bias", "groups", "stride"])
+def test_values_that_a_file_lacks_are_named(missing):
+    conv = nir.Conv2d((4, 4), np.ones((1, 3, 2, 2)), 1, 0, 1, 1, np.ones(1))
+    values = chain(conv, lif(9)).to_dict()
+    values["nodes"]["input"]["shape"] = np.array([3, 4, 4])
+    del values["nodes"]["n0"][missing]
+    with pytest.raises(NirError, match=f"node 'n0' .*{missing}"):
+        from_nir(values, time_steps=2)
 
 
 def test_what_must_be_given_is_asked_for():
