@@ -23,18 +23,30 @@ def lif_step(
     """One step of `population`: returns (membrane u, spikes, v after the reset).
 
     Args:
-        v, current: (..., *shape), in real units or as integers.
+        v, current: (..., *shape), in real units or as integers; the integers may be held by floats
+            (float32 for decays of a power of two: every number that matters is below 2^24).
     """
-    if fixed:
-        keep = DECAY_UNITY - round(DECAY_UNITY * (1.0 - population.membrane_decay))
-        decayed = np.sign(v) * ((np.abs(v) * keep) >> 12)
+    number = v.dtype.type
+    if not fixed:
+        u = number(population.membrane_decay) * v
+        u += current
+        u += population.bias.astype(v.dtype)
+        spikes = u > population.threshold
+    elif v.dtype.kind == "i":
+        decayed = np.sign(v) * ((np.abs(v) * _keep(population)) >> 12)
         u = decayed + ((current + population.bias) << ACTIVATION_SHIFT)
         u = np.clip(u, -MAX_V, MAX_V)
         spikes = u > (np.asarray(population.threshold) << ACTIVATION_SHIFT)
     else:
-        u = population.membrane_decay * v + current + population.bias
-        spikes = u > population.threshold
-    return u, spikes, np.where(spikes, u.dtype.type(0), u)
+        u = np.trunc(v * number(_keep(population) / DECAY_UNITY))
+        u += (current + population.bias.astype(v.dtype)) * number(2**ACTIVATION_SHIFT)
+        np.clip(u, -MAX_V, MAX_V, out=u)
+        spikes = u > population.threshold.astype(v.dtype) * number(2**ACTIVATION_SHIFT)
+    return u, spikes, u * ~spikes
+
+
+def _keep(population: LIF) -> int:
+    return DECAY_UNITY - round(DECAY_UNITY * (1.0 - population.membrane_decay))
 
 
 def accumulation_limit(population: Population) -> int:
@@ -44,7 +56,9 @@ def accumulation_limit(population: Population) -> int:
 
 def check_range(population: Population, accumulated: np.ndarray) -> None:
     """BackendError if an accumulated integer input is one that the target would wrap."""
-    reached, limit = int(np.abs(accumulated).max(initial=0)), accumulation_limit(population)
+    limit = accumulation_limit(population)
+    highest, lowest = accumulated.max(initial=0), accumulated.min(initial=0)
+    reached = int(max(highest, -lowest))
     if reached > limit:
         raise BackendError(
             f"population '{population.name}' accumulated {reached:,}, beyond +-{limit:,}, where the "
@@ -53,7 +67,12 @@ def check_range(population: Population, accumulated: np.ndarray) -> None:
 
 
 def shift(accumulated: np.ndarray, exponent: int) -> np.ndarray:
-    """accumulated * 2^exponent; a negative exponent floors."""
+    """accumulated * 2^exponent of whole numbers (in integers or floats); a negative exponent floors."""
+    if exponent == 0:
+        return accumulated
+    if accumulated.dtype.kind == "f":
+        scaled = accumulated * accumulated.dtype.type(2.0**exponent)
+        return scaled if exponent > 0 else np.floor(scaled, out=scaled)
     return accumulated << exponent if exponent >= 0 else accumulated >> -exponent
 
 

@@ -11,16 +11,16 @@ start from what it sent while the pipeline filled (`hardware.ir.stream` shows th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from hardware.errors import BackendError
 from hardware.ir.arithmetic import check_range, lif_step, quantise_input, shift
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Readout, Relay
-from hardware.ir.synapses import AnySynapse, Dense
+from hardware.ir.nodes import LIF, Input, Population, Readout
+from hardware.ir.operators import Operator, exact_dtype, largest_message, make_operator
+from hardware.ir.synapses import AnySynapse
 from hardware.trace import SpikeTrace
 
 BATCH = 64
@@ -49,12 +49,13 @@ def run_reference(
     if not graph.is_balanced:
         raise BackendError("the reference needs balanced delays; run the pass balance_delays first")
     started = time.perf_counter()
-    keep = set(graph.populations if record is None else record)
+    recorded = set(graph.populations if record is None else record)
+    keep = recorded | {graph.readout.name}
     runner = _Runner(graph)
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in graph.populations if name in keep}
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in graph.populations if name in recorded}
     currents: list[np.ndarray] = []
     for start in range(0, len(inputs), BATCH):
-        values = runner.window(inputs[start : start + BATCH])
+        values = runner.window(inputs[start : start + BATCH], keep)
         for name, chunks in kept.items():
             chunks.append(values[name])
         currents.append(values[graph.readout.name])
@@ -122,65 +123,81 @@ class _Runner:
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
         self.fixed = graph.arithmetic == "fixed"
-        self.dtype = np.int64 if self.fixed else np.float64
-        self.weights: dict[int, np.ndarray | csr_matrix] = {}
-        for synapse in graph.synapses:
-            if isinstance(
-                synapse, Dense
-            ):  # integer sums are exact in float64 and much faster there
-                self.weights[id(synapse)] = synapse.weight.astype(np.float64).T.copy()
-            else:
-                self.weights[id(synapse)] = csr_matrix(graph.matrix(synapse), dtype=np.float64)
+        self.dtypes = _number_formats(graph)
+        self.operators: dict[int, Operator] = {}
         self.loops = {
             name: [s for s in graph.incoming(name) if s.source == name] for name in graph.order
         }
         self.in_flight: dict[str, np.ndarray] = {}
+        place = {name: index for index, name in enumerate(graph.order)}
+        self.last_reader = {
+            name: max((place[s.target] for s in graph.outgoing(name)), default=-1)
+            for name in graph.order
+        }
 
-    def window(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def window(self, inputs: np.ndarray, keep: Container[str]) -> dict[str, np.ndarray]:
+        """Messages (S, T, *shape) of the populations in `keep`; others live until they were read."""
         values: dict[str, np.ndarray] = {}
-        for name in self.graph.order:
-            population = self.graph.populations[name]
-            if isinstance(population, Input):
-                values[name] = input_values(self.graph, population, inputs)
-                continue
-            current = np.zeros((len(inputs), self.graph.time_steps, *population.shape), self.dtype)
-            for synapse in self.graph.incoming(name):
-                if synapse.source != name:
-                    current += self.deliver(synapse, values[synapse.source]).reshape(current.shape)
-            if self.fixed:
-                check_range(population, current)
-            if self.loops[name]:
-                values[name] = self._with_loops(name, current)
-            else:
-                values[name] = self._evaluate(name, current)
+        for index, name in enumerate(self.graph.order):
+            values[name] = self._messages(name, inputs, values)
+            for source in list(values):
+                if self.last_reader[source] <= index and source not in keep:
+                    del values[source]
         return values
 
-    def deliver(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
-        """(S, T, *source shape) messages -> (S, T, n_target) currents."""
-        flat = sent.reshape(sent.shape[0] * sent.shape[1], -1).astype(np.float64)
-        weight = self.weights[id(synapse)]
-        current = flat @ weight if isinstance(weight, np.ndarray) else (weight @ flat.T).T
-        if self.fixed:
-            current = shift(np.rint(current).astype(np.int64), synapse.exponent)
-        return np.ascontiguousarray(current).reshape(*sent.shape[:2], -1)
-
-    def _evaluate(self, name: str, current: np.ndarray) -> np.ndarray:
+    def _messages(self, name: str, inputs: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
         population = self.graph.populations[name]
-        if isinstance(population, Relay):
-            return current
+        if isinstance(population, Input):
+            return input_values(self.graph, population, inputs)
+        shape = (len(inputs), self.graph.time_steps, *population.shape)
+        current = self.current(name, values, shape)
+        if self.fixed:
+            check_range(population, current)
+        if self.loops[name]:
+            return self._with_loops(name, current)
+        if isinstance(population, LIF):
+            return lif_window(population, current, fixed=self.fixed)
+        return self._graded(population, current)
+
+    def current(
+        self, name: str, values: dict[str, np.ndarray], shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """What arrives from other populations, (S, T, *shape of `name`)."""
+        current: np.ndarray | None = None
+        for synapse in self.graph.incoming(name):
+            if synapse.source != name:
+                arriving = self.deliver(synapse, values[synapse.source])
+                current = arriving if current is None else np.add(current, arriving, out=current)
+        if current is None:
+            return np.zeros(shape, self.dtypes[name])
+        return current.reshape(shape)
+
+    def deliver(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
+        """(S, T, *source shape) messages -> (S, T, n_target) currents, in an array of its own."""
+        operator = self.operators.get(id(synapse))
+        dtype = self.dtypes[synapse.target]
+        if operator is None:
+            operator = make_operator(self.graph, synapse, dtype)
+            self.operators[id(synapse)] = operator
+        flat = sent.reshape(sent.shape[0] * sent.shape[1], *sent.shape[2:])
+        current = operator(flat.astype(dtype, copy=False))
+        if self.fixed:
+            current = shift(current, synapse.exponent)
+        return current.reshape(*sent.shape[:2], -1)
+
+    def _graded(self, population: Population, current: np.ndarray) -> np.ndarray:
         if isinstance(population, Readout):
-            return current + population.bias
-        assert isinstance(population, LIF)
-        return lif_window(population, current, fixed=self.fixed)[0]
+            current = current + population.bias
+        return current.astype(np.int64) if self.fixed else current
 
     def _with_loops(self, name: str, current: np.ndarray) -> np.ndarray:
         """Step through the stream of samples, since loops reach from one window into the next."""
         population, steps = self.graph.populations[name], self.graph.time_steps
         longest = max(s.delay for s in self.loops[name])
-        dtype = bool if isinstance(population, LIF) else self.dtype
+        dtype = np.dtype(bool) if isinstance(population, LIF) else self.dtypes[name]
         past = self.in_flight.get(name, np.zeros((longest, *population.shape), dtype))
         stream = np.concatenate([past, np.zeros((len(current) * steps, *population.shape), dtype)])
-        v = np.zeros(population.shape, self.dtype)
+        v = np.zeros(population.shape, self.dtypes[name])
         for step in range(len(current) * steps):
             if step % steps == 0:
                 v = np.zeros_like(v)
@@ -195,7 +212,18 @@ class _Runner:
             else:
                 stream[longest + step] = now
         self.in_flight[name] = stream[-longest:]
-        return stream[longest:].reshape(current.shape)
+        sent = stream[longest:].reshape(current.shape)
+        return sent if isinstance(population, LIF) else self._graded(population, sent)
+
+
+def _number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
+    """In which numbers each population's input is summed: float64, or where it is exact float32."""
+    if graph.arithmetic == "float":
+        return dict.fromkeys(graph.populations, np.dtype(np.float64))
+    messages = {name: largest_message(p) for name, p in graph.populations.items()}
+    return {
+        name: exact_dtype(graph, name, graph.incoming(name), messages) for name in graph.populations
+    }
 
 
 def membranes(graph: SpikeGraph, spikes: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -206,23 +234,24 @@ def membranes(graph: SpikeGraph, spikes: dict[str, np.ndarray], name: str) -> np
     """
     population = graph.populations[name]
     assert isinstance(population, LIF)
-    runner = _Runner(graph)
+    if any(s.source == name for s in graph.incoming(name)):
+        raise BackendError(f"population '{name}' has a loop; its membrane is not recomputed")
     first = next(iter(spikes.values()))
-    current = np.zeros((*first.shape[:2], *population.shape), runner.dtype)
-    for synapse in graph.incoming(name):
-        if synapse.source == name:
-            raise BackendError(f"population '{name}' has a loop; its membrane is not recomputed")
-        current += runner.deliver(synapse, spikes[synapse.source]).reshape(current.shape)
-    return lif_window(population, current, fixed=runner.fixed)[1]
+    runner = _Runner(graph)
+    current = runner.current(name, spikes, (*first.shape[:2], *population.shape))
+    membrane = np.empty_like(current)
+    lif_window(population, current, fixed=runner.fixed, membrane=membrane)
+    return membrane
 
 
 def lif_window(
-    population: LIF, current: np.ndarray, *, fixed: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Spikes and membranes before the reset, both (S, T, *shape), of one window."""
+    population: LIF, current: np.ndarray, *, fixed: bool, membrane: np.ndarray | None = None
+) -> np.ndarray:
+    """Spikes (S, T, *shape) of one window; the membranes before the reset go into `membrane`."""
     spikes = np.empty(current.shape, dtype=bool)
-    membrane = np.empty_like(current)
     v = np.zeros_like(current[:, 0])
     for t in range(current.shape[1]):
-        membrane[:, t], spikes[:, t], v = lif_step(population, v, current[:, t], fixed=fixed)
-    return spikes, membrane
+        u, spikes[:, t], v = lif_step(population, v, current[:, t], fixed=fixed)
+        if membrane is not None:
+            membrane[:, t] = u
+    return spikes

@@ -5,7 +5,10 @@
 // The membranes are not kept for the backward pass: it computes them again from x, a stretch at a time.
 // x is (x_steps, rows, channels) with x_steps = steps, or 1 for a current that is the same at each step.
 //
-// Windows of 2, 4 and 8 steps, known to the compiler, keep membranes in registers; others in the cache.
+// Windows of 1, 2, 4, 8 and 16 steps are known to the compiler: membranes stay in registers (at 16 some
+// are spilled, to the stack of one vector). Others keep a row of membranes per step in the cache.
+#include <type_traits>
+
 #include "common.h"
 
 namespace spikingmoe {
@@ -37,7 +40,7 @@ void forward_known(const Window& w, const Stretch<X, S>& a) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
         float v = 0.0f, c = 0.0f;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
             if (!still || t == 0) {
                 c = widen(x[t * step + i]);
@@ -63,7 +66,7 @@ void backward_known(const Window& w, const Stretch<X, S>& a) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
         float u[T], v = 0.0f, c = 0.0f;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
             if (!still || t == 0) {
                 c = widen(x[t * step + i]);
@@ -73,7 +76,7 @@ void backward_known(const Window& w, const Stretch<X, S>& a) {
             v = u[t] > threshold ? 0.0f : u[t];
         }
         float gv = 0.0f, total = 0.0f, product = 0.0f, over_steps = 0.0f;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int t = T - 1; t >= 0; --t) {
             const float gu = grad_membrane<kind>(u[t], widen(grad_spikes[t * step + i]), gv, threshold, reset);
             gv = decay * gu;
@@ -171,16 +174,24 @@ template <int T, int kind, typename X, typename S> void backward_steps(const Win
     else backward_known<X, S, kind, T, true, false>(w, a);
 }
 
-// Currents without a norm must come step by step for the forms above.
-inline int64_t known_steps(const Window& w, const float* scale) {
-    return !scale && w.x_steps != w.steps ? 0 : w.steps;
+// `known` is called with the number of steps as a constant, or `any` where no form above is for it.
+// Currents without a norm must come step by step for those forms.
+template <typename Known, typename Any>
+void with_steps(const Window& w, const float* scale, const Known& known, const Any& any) {
+    switch (!scale && w.x_steps != w.steps ? 0 : w.steps) {
+        case 1: return known(std::integral_constant<int, 1>());
+        case 2: return known(std::integral_constant<int, 2>());
+        case 4: return known(std::integral_constant<int, 4>());
+        case 8: return known(std::integral_constant<int, 8>());
+        case 16: return known(std::integral_constant<int, 16>());
+        default: return any();
+    }
 }
 
 template <typename X, typename S>
 void forward(const Window& w, const X* x, const float* scale, const float* shift, S* spikes, int threads) {
     const Tiling t = tile(w.channels);
     const Affine affine(scale, shift, w.channels, t);
-    const int64_t known = known_steps(w, scale);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> memory(2 * t.width);
@@ -190,10 +201,8 @@ void forward(const Window& w, const X* x, const float* scale, const float* shift
             for (int64_t at = b * t.block_rows * w.channels; at < end; at += t.width) {
                 const Stretch<X, S> a{x + at, spikes + at, nullptr, affine.scales(), affine.shifts(),
                                       nullptr, nullptr, nullptr, std::min(t.width, end - at)};
-                if (known == 2) forward_steps<2>(w, a);
-                else if (known == 4) forward_steps<4>(w, a);
-                else if (known == 8) forward_steps<8>(w, a);
-                else forward_any(w, a, memory.data(), t.width);
+                with_steps(w, scale, [&](auto steps) { forward_steps<steps>(w, a); },
+                           [&] { forward_any(w, a, memory.data(), t.width); });
             }
         }
     }
@@ -208,7 +217,6 @@ void backward(const Window& w, const X* x, const float* scale, const float* shif
     const Affine affine(scale, shift, w.channels, t);
     std::vector<float> means;
     if (scale) means = tiled(mean, w.channels, t);
-    const int64_t known = known_steps(w, scale);
     BlockSums totals(scale ? t.blocks(w.rows) : 0, w.channels, t);
 #pragma omp parallel num_threads(threads)
     {
@@ -222,10 +230,8 @@ void backward(const Window& w, const X* x, const float* scale, const float* shif
                 const Stretch<X, S> a{x + at, const_cast<S*>(grad_spikes) + at, grad_current + at,
                                       affine.scales(), affine.shifts(), means.data(), sums.data(),
                                       sums_x.data(), std::min(t.width, end - at)};
-                if (known == 2) backward_steps<2, kind>(w, a);
-                else if (known == 4) backward_steps<4, kind>(w, a);
-                else if (known == 8) backward_steps<8, kind>(w, a);
-                else backward_any<X, S, kind>(w, a, memory.data(), t.width);
+                with_steps(w, scale, [&](auto steps) { backward_steps<steps, kind>(w, a); },
+                           [&] { backward_any<X, S, kind>(w, a, memory.data(), t.width); });
             }
             if (scale) totals.store(b, sums.data(), sums_x.data());
         }
