@@ -1,6 +1,6 @@
 """Synapses as fast operators: many messages in, their currents out, as matrix products.
 
-An integer network is computed with floats. That is exact: `exact_dtype` proves from the weights that no sum
+An integer network is computed with floats. That is exact: `number_formats` proves from the weights that no sum
 of a population reaches 2^24 (float32) or 2^53 (float64), and matrix products of floats are some 35
 times faster than those of integers.
 
@@ -10,7 +10,7 @@ was sent (a token whose expert is closed) has no row in the product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 
 from hardware.ir.arithmetic import MAX_V, shift
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Population, is_graded, size
+from hardware.ir.nodes import LIF, Input, Population, Relay, is_graded, size
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense, Shape, Sparse, conv_output_shape
 
 #: (rows, *source shape) messages, of any number format -> (rows, n_target) currents.
@@ -52,26 +52,36 @@ def make_operator(graph: SpikeGraph, synapse: AnySynapse, dtype: np.dtype) -> Op
     return _listed(csr_matrix(graph.matrix(synapse), dtype=dtype))
 
 
-def exact_dtype(
-    graph: SpikeGraph, name: str, incoming: Iterable[AnySynapse], messages: dict[str, float]
-) -> np.dtype:
-    """float32 where all sums of a fixed-point population are whole numbers below 2^24, else float64.
+def number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
+    """In which numbers each population's input can be summed without an error.
 
-    Args:
-        incoming: the population's synapses.
-        messages: largest magnitude that each source sends.
+    float64 for float graphs; for whole numbers float32 where no sum can reach 2^24.
     """
-    population = graph.populations[name]
-    total = 0.0
-    for synapse in incoming:
-        reach = largest_row_sum(synapse) * messages[synapse.source]
-        total += reach * 2.0 ** max(synapse.exponent, 0)
-    if isinstance(population, LIF):
-        # With a decay of a power of two float32 also holds the membrane, whose rule clips at 2^23.
-        mantissa, _ = np.frexp(population.membrane_decay)
-        if mantissa not in (0.0, 0.5):
-            total = np.inf
-    return np.dtype(np.float32 if total < EXACT_FLOAT32 else np.float64)
+    if graph.arithmetic == "float":
+        return dict.fromkeys(graph.populations, np.dtype(np.float64))
+    sent: dict[str, float] = {}
+    formats: dict[str, np.dtype] = {}
+    for name in graph.order:
+        population = graph.populations[name]
+        total = 0.0
+        for synapse in graph.incoming(name):
+            message = (
+                largest_message(population) if synapse.source == name else sent[synapse.source]
+            )
+            total += largest_row_sum(synapse) * message * 2.0 ** max(synapse.exponent, 0)
+        formats[name] = np.dtype(np.float32 if total < EXACT_FLOAT32 else np.float64)
+        if isinstance(population, LIF) and not _decays_exactly(population):
+            formats[name] = np.dtype(np.float64)
+        sent[name] = (
+            min(total, MAX_V) if isinstance(population, Relay) else largest_message(population)
+        )
+    return formats
+
+
+def _decays_exactly(population: LIF) -> bool:
+    """Whether float32 holds the decayed membrane: a power of two; the rule clips at 2^23."""
+    mantissa, _ = np.frexp(population.membrane_decay)
+    return mantissa in (0.0, 0.5)
 
 
 def largest_message(population: Population) -> float:
@@ -158,10 +168,12 @@ def _on_rows(product: Operator, width: int) -> Operator:
 
 
 def _listed(matrix: csr_matrix) -> Operator:
+    n_target = int(np.shape(matrix)[0])
+
     def apply(messages: np.ndarray) -> np.ndarray:
         flat = messages.reshape(len(messages), -1)
         if not flat.any():
-            return np.zeros((len(flat), matrix.shape[0]), matrix.dtype)
+            return np.zeros((len(flat), n_target), matrix.dtype)
         return np.ascontiguousarray((matrix @ np.ascontiguousarray(flat.T, matrix.dtype)).T)
 
     return apply

@@ -19,7 +19,7 @@ from hardware.errors import BackendError
 from hardware.ir.arithmetic import check_range, lif_step, quantise_input
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout
-from hardware.ir.operators import Operator, exact_dtype, largest_message, make_operator
+from hardware.ir.operators import Operator, make_operator, number_formats
 from hardware.ir.synapses import AnySynapse
 from hardware.trace import SpikeTrace
 
@@ -123,7 +123,7 @@ class _Runner:
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
         self.fixed = graph.arithmetic == "fixed"
-        self.dtypes = _number_formats(graph)
+        self.dtypes = number_formats(graph)
         self.operators: dict[int, Operator] = {}
         self.loops = {
             name: [s for s in graph.incoming(name) if s.source == name] for name in graph.order
@@ -210,16 +210,6 @@ class _Runner:
         self.in_flight[name] = stream[-longest:]
         sent = stream[longest:].reshape(current.shape)
         return sent if isinstance(population, LIF) else self._graded(population, sent)
-
-
-def _number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
-    """In which numbers each population's input is summed: float64, or where it is exact float32."""
-    if graph.arithmetic == "float":
-        return dict.fromkeys(graph.populations, np.dtype(np.float64))
-    messages = {name: largest_message(p) for name, p in graph.populations.items()}
-    return {
-        name: exact_dtype(graph, name, graph.incoming(name), messages) for name in graph.populations
-    }
 
 
 def membranes(graph: SpikeGraph, spikes: dict[str, np.ndarray], name: str) -> np.ndarray:
