@@ -17,6 +17,7 @@ from hardware.lowering.from_torch import Residual, lower
 from hardware.lowering.integer import GridNetwork, IntegerNetwork, message_squares
 from hardware.lowering.integer.tuning import TuningSettings, Watch, tune
 from hardware.passes.bounds import check_bounds
+from hardware.passes.grid import WeightGrid
 from hardware.passes.plan import QuantisationPlan, apply_plan
 from hardware.passes.quantise import choose_plan
 from hardware.simulate import to_inputs
@@ -57,11 +58,25 @@ class QuantiseSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("calibration", 0), ("epochs", 0), ("batch_size", 1)):
+        WeightGrid(self.weight_bits)
+        if self.epochs > 0:
+            self.tuning(steps_per_epoch=1)
+        least_of = {"calibration": 0, "epochs": 0, "batch_size": 1, "train_samples": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; use at least {least}")
         if not self.headroom >= 1:
             raise ValueError(f"headroom={self.headroom}; use at least 1")
+
+    def tuning(self, *, steps_per_epoch: int, label_smoothing: float = 0.0) -> TuningSettings:
+        """What `tune` is told; ValueError for a value that it cannot take."""
+        return TuningSettings(
+            epochs=self.epochs,
+            steps_per_epoch=steps_per_epoch,
+            learning_rate=self.learning_rate,
+            distillation=self.distillation,
+            label_smoothing=label_smoothing,
+        )
 
 
 def float_graph(run: Run, settings: QuantiseSettings) -> SpikeGraph:
@@ -120,13 +135,7 @@ def tuned_graph(
         network,
         run.model,
         batches,
-        TuningSettings(
-            epochs=settings.epochs,
-            steps_per_epoch=len(order),
-            learning_rate=settings.learning_rate,
-            distillation=settings.distillation,
-            label_smoothing=recipe.label_smoothing,
-        ),
+        settings.tuning(steps_per_epoch=len(order), label_smoothing=recipe.label_smoothing),
         state=state,
         origin=f"{graph.fingerprint} {settings} {data.name}",
         watch=watch,
