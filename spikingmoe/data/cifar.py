@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikingmoe.data.digests import check_digests
 from spikingmoe.data.image_data import ImageData, Split, channel_statistics, stratified_split
 from spikingmoe.data.published import CIFAR10_FILES, CIFAR100_FILES, how_to_get
 from spikingmoe.data.restricted_pickle import read_pickle
@@ -81,10 +82,16 @@ def load_cifar(layout: Layout, data_dir: Path) -> ImageData:
         data_dir: the folder that holds the unpacked archive's folder, or that folder itself.
 
     Raises:
-        ValueError: a file is missing, damaged, or not as published; the message names it.
+        ValueError: a file is missing, damaged, changed since it was unpacked (if `SHA256SUMS` lies beside it),
+            or not as published; the message names it.
     """
     folder = data_dir if data_dir.name == layout.folder else data_dir / layout.folder
     _check_complete(folder, layout)
+    check_digests(
+        folder,
+        (*layout.train, layout.test, layout.meta),
+        mend=f"remove it, then get the data with {how_to_get(layout.name, folder.parent)}",
+    )
     classes = _class_names(folder / layout.meta, layout)
     pixels, labels = _read_split(folder, layout.train, layout)
     test_pixels, test_labels = _read_split(folder, (layout.test,), layout)

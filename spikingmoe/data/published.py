@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spikingmoe.config import unknown
+from spikingmoe.data.digests import write_digests
 from spikingmoe.data.download import RemoteFile, download
 from spikingmoe.data.progress import Watch, unwatched
 from spikingmoe.data.unpack import Limits, UnpackError, unpack
@@ -29,6 +30,7 @@ class Archive:
             `folder`.
         complete: whether a folder holds what the archive does.
         nested: it holds archives.
+        files: names of the few large files that the folder then has, whose digests are kept beside them.
     """
 
     remote: RemoteFile
@@ -37,6 +39,7 @@ class Archive:
     limits: Limits
     complete: Callable[[Path], bool]
     nested: bool = False
+    files: tuple[str, ...] = ()
 
     def wanted(self, name: str) -> str | None:
         """The path in `folder` of a member, None if it is of no use."""
@@ -102,6 +105,8 @@ def provide(
                 raise UnpackError(
                     f"{path}: does not hold all of {archive.folder}; remove both, then download again"
                 )
+            if archive.files:
+                write_digests(data_dir / archive.folder, archive.files)
             path.unlink()
     return lacking
 
@@ -150,6 +155,7 @@ def _cifar(name: str, md5: str, size: int, folder: str, files: tuple[str, ...]) 
         member=f"{folder}/({'|'.join(map(re.escape, files))})",
         limits=Limits(members=20, member_bytes=200 * MB, total_bytes=300 * MB),
         complete=_has(*files),
+        files=files,
     )
 
 

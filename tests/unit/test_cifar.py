@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fake_cifar import (
 )
 
 from spikingmoe.data import DATA_SETS, load_data
+from spikingmoe.data.digests import check_digests, write_digests
 from spikingmoe.data.restricted_pickle import read_pickle
 from spikingmoe.train.loader import make_loader
 
@@ -294,3 +296,34 @@ def test_a_folder_is_asked_for_where_it_is_needed_and_only_there(tmp_path):
     for name, missing in (("nmnist", "time_steps"), ("folder", "channels")):
         with pytest.raises(ValueError, match=f"'{name}' is made to measure; .* needs {missing}"):
             load_data(name, tmp_path, image_size=32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_pixel_changed_since_it_was_unpacked_is_noticed(tmp_path, name):
+    folder = write_cifar(tmp_path, name) / FOLDERS[name]
+    files = sorted(p.name for p in folder.iterdir())
+    write_digests(folder, files)
+    load_data(name, tmp_path)
+    chosen = folder / ("data_batch_3" if name == "cifar10" else "train")
+    content = bytearray(chosen.read_bytes())
+    content[len(content) // 2] ^= 1
+    chosen.write_bytes(bytes(content))
+    message = (
+        f"{chosen.name}: was changed since it was unpacked .* remove it, then get the data with"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_data(name, tmp_path)
+    (folder / "SHA256SUMS").unlink()
+    load_data(name, tmp_path)  # nothing says what the pixel was
+
+
+def test_digests_are_those_of_sha256sum(tmp_path):
+    for name in ("one", "two words"):
+        (tmp_path / name).write_bytes(name.encode())
+    write_digests(tmp_path, ["one", "two words"])
+    told = subprocess.run(["sha256sum", "one", "two words"], cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "SHA256SUMS").read_bytes() == told.stdout
+    check_digests(tmp_path, ["one", "two words", "not listed"], mend="unpack anew")
+    (tmp_path / "SHA256SUMS").write_text("not a digest")
+    with pytest.raises(ValueError, match="SHA256SUMS: line 1 is no digest and name"):
+        check_digests(tmp_path, ["one"], mend="unpack anew")
