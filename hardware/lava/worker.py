@@ -55,9 +55,14 @@ def _run(job: JobFolder, settings: dict) -> None:
     import numpy as np
 
     from hardware.ir.graph import SpikeGraph
-    from hardware.lava import execute
-    from hardware.lava.network import build_network
     from hardware.lava.tracks import Track
+
+    if settings["target"] == "loihi":
+        from hardware.lava import chip_execute as execute
+        from hardware.lava.chip_network import build_network
+    else:
+        from hardware.lava import execute
+        from hardware.lava.network import build_network
 
     if "torch" in sys.modules:
         raise BackendError(
