@@ -19,15 +19,23 @@ from hardware.verify import compare_traces
 
 
 def small_graph(threshold: np.ndarray) -> SpikeGraph:
-    """Two neurons behind a graded input, and a relay that sums them for the readout."""
+    """Two neurons behind a graded input, a relay that sums them for the readout, and a gate."""
     populations = (
         Input(name="in", shape=(3,), scale=127.0),
         LIF(name="lif", shape=(2,), threshold=threshold, bias=np.asarray(0), scale=100.0),
+        LIF(
+            name="gate",
+            shape=(1,),
+            membrane_decay=0.0,
+            threshold=np.asarray(250),
+            bias=np.asarray(0),
+        ),
         Relay(name="sum", shape=(2,), scale=2.0),
         Readout(name="out", shape=(2,), bias=np.asarray(0), scale=2.0),
     )
     synapses = (
         Dense(source="in", target="lif", weight=np.array([[2, -4, 6], [-2, 4, 6]]), exponent=1),
+        Dense(source="in", target="gate", weight=np.array([[-254, 254, 0]])),
         replace(one_to_one("lif", "sum", 2), weight=np.array([2, -2])),
         replace(one_to_one("sum", "out", 2), weight=np.array([2, 2]), exponent=-1),
     )
@@ -40,6 +48,8 @@ def small_graph(threshold: np.ndarray) -> SpikeGraph:
 
 
 SMALL, INPUTS = small_graph(np.asarray(200)), np.eye(3)
+#: The gate gets -254 * 127, and at the next step 4 more than its threshold: a decay of 4095 keeps -7.
+HARD_TO_FORGET = np.array([[[1.0, 0, 0], [0, 1 / 127, 0]], [[0, 1, 1], [1, 0, 1]]])
 
 
 @pytest.mark.lava
@@ -102,14 +112,16 @@ def check_what_the_chip_got(fake: FakeLoihi, graph: SpikeGraph, steps: int) -> N
 @pytest.mark.lava
 def test_only_what_is_recorded_is_read_from_the_chip(tmp_path, monkeypatch) -> None:
     fake = FakeLoihi(tmp_path, monkeypatch)
-    found = simulate(SMALL, INPUTS, backend="loihi", record=["lif"])
-    expected = simulate(SMALL, INPUTS)
-    assert set(found.spikes) == {"lif"}
+    found = simulate(SMALL, HARD_TO_FORGET, backend="loihi", record=["lif", "gate"])
+    expected = simulate(SMALL, HARD_TO_FORGET)
+    assert set(found.spikes) == {"lif", "gate"}
     assert expected.spikes["lif"].any()
-    np.testing.assert_array_equal(found.spikes["lif"], expected.spikes["lif"])
+    assert expected.spikes["gate"].tolist() == [[[False], [True]], [[True], [False]]]
+    for name in found.spikes:
+        np.testing.assert_array_equal(found.spikes[name], expected.spikes[name])
     np.testing.assert_array_equal(found.logits, expected.logits)
-    assert {line["neurons"] for line in fake.record if line["model"] == "CNxToPy"} == {2}
-    assert len([x for x in fake.record if x["model"] == "CNxToPy" and x["step"] == 1]) == 2
+    readers = [x for x in fake.record if x["model"] == "CNxToPy" and x["step"] == 1]
+    assert sorted(line["neurons"] for line in readers) == [1, 2, 2]  # gate, lif, readout
 
 
 @pytest.mark.lava
