@@ -204,7 +204,7 @@ def map_graph(
     check_rate(rate)
     sent = messages_sent(graph, trace, rate)
     cut = partition(graph, limits, pack=pack)
-    between = messages_between(graph, limits, cut.grids, sent)
+    between = messages_between(graph, cut.edges, len(cut.blocks), sent)
     core_of = np.empty(len(cut.blocks), dtype=np.int64)
     for number, core in enumerate(cut.cores):
         core_of[list(core.blocks)] = number
