@@ -41,9 +41,10 @@ from hardware.passes.quantise import quantise
 from hardware.simulate import simulate
 from hardware.trace import SpikeTrace
 from hardware.verify import compare_traces
-from spikingmoe.config import TrainConfig, get_preset
+from spikingmoe.config import ModelConfig, TrainConfig, get_preset
 from spikingmoe.config.presets import MADE_FOR
 from spikingmoe.data import load_data_for
+from spikingmoe.data.image_data import ImageData
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.bundled import bundled_names
 from spikingmoe.train.checkpoint import load_run
@@ -131,7 +132,7 @@ def load_subject(name: str, args: argparse.Namespace) -> Subject:
     if Path(name).exists() or name in bundled_names():
         run = load_run(name)
         how = f"as trained ({run.epoch} epochs)"
-        data = load_data_for(run.model_config, run.train_config.data, args.data_dir)
+        data = load_images(run.model_config, run.train_config.data, args)
     else:
         config = get_preset(name)
         settings = TrainConfig(
@@ -141,25 +142,34 @@ def load_subject(name: str, args: argparse.Namespace) -> Subject:
             train_samples=args.train_samples,
             seed=args.seed,
         )
-        data = load_data_for(config, settings.data, args.data_dir)
+        data = load_images(config, settings.data, args)
         with tempfile.TemporaryDirectory() as folder:
             run = train(config, settings, data, Path(folder))
         how = f"trained here for {args.epochs} epochs"
     return Subject(name, run.model.eval(), data.test.first(args.images).images, how)
 
 
+def load_images(config: ModelConfig, name: str, args: argparse.Namespace) -> ImageData:
+    """The data set, from `--data-dir` unless it comes with a dependency."""
+    return load_data_for(config, name, None if name == "digits" else args.data_dir)
+
+
 def measure(report: Report, subject: Subject, seed: int) -> None:
     """Prove both forms exact, then a row of costs for each."""
+    tell(subject, "lowering and quantising")
     floats = {form: lower(subject.model, residual=form) for form in FORMS}
     integers = {form: quantise(graph) for form, graph in floats.items()}
+    tell(subject, "comparing with torch")
     compared = {
         form: check_against_torch(subject, graph, simulate(graph, subject.images), form)
         for form, graph in floats.items()
     }
+    tell(subject, "comparing the forms in fixed point")
     traces = {form: simulate(graph, subject.images) for form, graph in integers.items()}
     same_integers = check_equal(traces["relay"], traces["unrolled"], integers["unrolled"])
     rows = {}
     for form in FORMS:
+        tell(subject, f"counting and mapping, {form}")
         rows[form] = costs(integers[form], traces[form], seed)
         report.add(
             model=subject.name,
@@ -174,6 +184,11 @@ def measure(report: Report, subject: Subject, seed: int) -> None:
         relay, unrolled = (float(str(rows[form][what])) for form in FORMS)
         if relay:
             report.ratios[f"{subject.name}_relay_vs_unrolled_{what}"] = unrolled / relay
+
+
+def tell(subject: Subject, stage: str) -> None:
+    """Say on stderr how far it is; large models take minutes."""
+    print(f"{subject.name}: {stage}", file=sys.stderr, flush=True)
 
 
 def check_against_torch(

@@ -61,7 +61,7 @@ def apply_branch(builder: Builder, module: nn.Module, path: str, stream: Stream)
         raise LoweringError(
             path, f"{_the_rule(module)} added nothing to the stream; call builder.stream_term"
         )
-    for term in stream.terms:
+    for term in (t for t in stream.terms if t not in terms):
         made = term("target") if callable(term) else term
         if not callable(term) or not isinstance(made, (Dense, Conv2d, Sparse)):
             raise LoweringError(

@@ -1,10 +1,12 @@
 """The Loihi backend: what it refuses, and, against a stand-in for Intel's package, what it calls."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from fake_loihi import FakeLoihi
 from tiny_models import settled_model, tiny_config, tiny_images
 
@@ -16,6 +18,9 @@ from hardware.lowering import lower
 from hardware.passes.pipeline import legalise_for_stock_lava, prepare
 from hardware.simulate import simulate
 from hardware.verify import compare_traces
+from spikingmoe import layers
+from spikingmoe.cli.main import main
+from spikingmoe.sequential import SpikingSequential
 
 
 def small_graph(threshold: np.ndarray) -> SpikeGraph:
@@ -122,6 +127,28 @@ def test_only_what_is_recorded_is_read_from_the_chip(tmp_path, monkeypatch) -> N
     np.testing.assert_array_equal(found.logits, expected.logits)
     readers = [x for x in fake.record if x["model"] == "CNxToPy" and x["step"] == 1]
     assert sorted(line["neurons"] for line in readers) == [1, 2, 2]  # gate, lif, readout
+
+
+@pytest.mark.lava
+def test_the_command_line_reads_the_logits_alone(tmp_path, monkeypatch, capsys) -> None:
+    fake = FakeLoihi(tmp_path, monkeypatch)
+    torch.manual_seed(0)
+    stack = [layers.Convolution(1, 2, stride=4), layers.LIF(), layers.Flatten()]
+    stack.append(layers.Readout(8, 10))
+    model = SpikingSequential(stack, input_shape=(1, 8, 8), time_steps=2).eval()
+    program = tmp_path / "small.program"
+    lower(model).save(str(program))
+    options = ["--data=digits", "--samples=2", f"--out={tmp_path}"]
+    argv = ["simulate", str(program), *options, "--arithmetic=fixed"]
+    assert main([*argv, "--backend=loihi"]) == 0
+    assert "cores" in capsys.readouterr().out
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    readers = [x for x in fake.record if x["model"] == "CNxToPy" and x["step"] == 1]
+    assert [(line["neurons"], line["bits"]) for line in readers] == [(10, 24)]
+    assert main([*argv, "--backend=reference"]) == 0
+    expected = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["predictions"] == expected["predictions"]
+    assert found["meta"]["cores"] == 1
 
 
 @pytest.mark.lava
