@@ -8,7 +8,7 @@ from hardware.errors import GraphError
 from hardware.ir.nodes import LIF, LOGIC_ROLES, Population
 from hardware.ir.synapses import Sparse
 from hardware.ir.validate import MAX_BIAS
-from hardware.passes.grid import round_weight, to_integers
+from hardware.passes.grid import WeightGrid, to_integers
 
 
 def check_logic(population: LIF, scale: float) -> None:
@@ -30,7 +30,9 @@ def split_bias(population: LIF, scale: float, constant: str) -> tuple[np.ndarray
     if np.abs(bias).max() <= MAX_BIAS:
         return bias, None
     bias = np.broadcast_to(bias, population.shape).ravel()
-    mantissa, exponent = round_weight(bias.astype(np.float64))
+    grid = WeightGrid()
+    exponent = grid.exponent(bias.astype(np.float64))
+    mantissa = grid.mantissa(bias.astype(np.float64), exponent)
     rest = bias - (mantissa.astype(np.int64) << max(exponent, 0))
     if exponent < 0 or np.abs(rest).max() > MAX_BIAS:
         raise GraphError(f"population '{population.name}': bias {np.abs(bias).max()} is too large")

@@ -1,12 +1,12 @@
-"""Turn a float graph into integers under Loihi's rule: 8-bit weights, 24-bit state.
+"""Turn a float graph into integers under Loihi's rule: weights of 8 bits or fewer, 24-bit state.
 
 One scale per target population. Populations that exchange numbers with weight +1 or -1 (the relays
 of a residual stream and all their readers; the scores of a router and its comparators) share one
 scale, so that both forms of the residual are the same integer network and comparisons are exact.
 
-A weight becomes an even mantissa in -254..254 times 2^exponent, one exponent per synapse, never
-below -1, so that no sum is ever floored. The scale is the largest (within a factor two, where the
-weights lose least) for which a bound proves that the accumulated input stays within +-131,071.
+A weight becomes a mantissa on the target's grid times 2^exponent, one exponent per synapse, never so low
+that a sum is floored. The scale is the largest (within a factor two, where the weights lose least)
+for which a bound proves that the accumulated input stays within +-131,071.
 A bias beyond 4,095 is split: its coarse part comes from the constant input. A decay becomes the nearest
 multiple of 1/4096.
 """
@@ -14,64 +14,79 @@ multiple of 1/4096.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from hardware.errors import GraphError
-from hardware.ir.arithmetic import DECAY_UNITY, MAX_ACCUMULATED
+from hardware.ir.arithmetic import MAX_ACCUMULATED
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, is_graded
-from hardware.ir.synapses import AnySynapse
+from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, is_graded
+from hardware.ir.synapses import AnySynapse, Conv2d, Dense
 from hardware.ir.validate import MAX_THRESHOLD
-from hardware.passes.bias import check_logic, largest_bias, split_bias
-from hardware.passes.bounds import (
-    Bounds,
-    Incoming,
-    largest,
-    message_bounds,
-    population_bounds,
-)
-from hardware.passes.grid import (
-    HIGHEST_EXPONENT,
-    LARGEST_MANTISSA,
-    LOWEST_EXPONENT,
-    round_weight,
-    to_integers,
-)
+from hardware.passes.bias import largest_bias
+from hardware.passes.bounds import Bounds, largest, message_bounds, population_bounds
+from hardware.passes.grid import HIGHEST_EXPONENT, WeightGrid
+from hardware.passes.plan import QuantisationPlan, apply_plan, weight_grid
 from hardware.passes.scale_groups import ScaleGroup, scale_groups
 
 SHRINK, ATTEMPTS = 0.97, 60
+SCALES_PER_OCTAVE = 8
 
 
-def quantise(graph: SpikeGraph) -> SpikeGraph:
+def quantise(graph: SpikeGraph, *, weight_bits: int = 8) -> SpikeGraph:
     """The fixed-point form of a float graph; deterministic.
+
+    Args:
+        weight_bits: 2 to 8, sign included.
 
     Raises:
         GraphError: if a population cannot be represented, naming it and the limit it breaks.
     """
+    return apply_plan(graph, choose_plan(graph, weight_bits=weight_bits))
+
+
+def choose_plan(
+    graph: SpikeGraph,
+    *,
+    weight_bits: int = 8,
+    headroom: float = 1.0,
+    squares: Mapping[str, np.ndarray] | None = None,
+) -> QuantisationPlan:
+    """Scales and exponents for a float graph.
+
+    Args:
+        weight_bits: 2 to 8, sign included.
+        headroom: by what factor the weights may grow later before a sum could leave its range.
+        squares: mean square of what each neuron of a population sends, by population (n,); where it
+            is given, errors of weights count by it, else by the largest message.
+    """
     if graph.arithmetic != "float":
         raise GraphError("quantise needs a float graph; this one is in fixed point already")
-    return _Quantiser(graph).run()
+    WeightGrid(weight_bits)  # refuses a wrong number of bits
+    return _Chooser(graph, weight_bits, headroom, squares or {}).run()
 
 
-class _Quantiser:
-    def __init__(self, graph: SpikeGraph) -> None:
-        self.graph = graph
-        self.incoming = {
-            name: [(s, csr_matrix(graph.matrix(s), dtype=np.float64)) for s in graph.incoming(name)]
-            for name in graph.order
-        }
+class _Chooser:
+    def __init__(
+        self,
+        graph: SpikeGraph,
+        weight_bits: int,
+        headroom: float,
+        squares: Mapping[str, np.ndarray],
+    ) -> None:
+        self.graph, self.weight_bits, self.squares = graph, weight_bits, squares
+        self.limit = MAX_ACCUMULATED / headroom
         self.scale: dict[str, float] = {}
-        self.weights: dict[int, tuple[np.ndarray, int]] = {}
+        self.exponents: dict[int, int] = {}
         self.real: dict[str, Bounds] = {}
         self.messages: dict[str, Bounds] = {}
 
-    def run(self) -> SpikeGraph:
+    def run(self) -> QuantisationPlan:
         for name in self.graph.order:
             current = population_bounds(
-                self.graph, name, self.incoming[name], self.real, fixed=False
+                self.graph, name, self.graph.incoming(name), self.real, fixed=False
             )
             self.real[name] = message_bounds(self.graph.populations[name], current, fixed=False)
         for population in self.graph.of_kind(Input):
@@ -89,7 +104,14 @@ class _Quantiser:
             for group in ready:
                 self._quantise_group(group)
             waiting = [g for g in waiting if g not in ready]
-        return self._assemble()
+        return QuantisationPlan(
+            weight_bits=self.weight_bits,
+            scales=self.scale,
+            exponents=tuple(self.exponents[id(s)] for s in self.graph.synapses),
+        )
+
+    def _grid(self, synapse: AnySynapse) -> WeightGrid:
+        return weight_grid(self.graph, synapse, self.weight_bits)
 
     def _sources_are_scaled(self, group: ScaleGroup) -> bool:
         return all(
@@ -129,18 +151,18 @@ class _Quantiser:
         for name in group.names:
             population = self.graph.populations[name]
             current = population_bounds(
-                self.graph, name, self.incoming[name], self.real, fixed=False
+                self.graph, name, self.graph.incoming(name), self.real, fixed=False
             )
             reach, bias = largest(current), largest_bias(population)
-            limits.append(MAX_ACCUMULATED / (reach + bias) if reach + bias > 0 else np.inf)
-            limits.append(LARGEST_MANTISSA * 2**HIGHEST_EXPONENT / bias if bias > 0 else np.inf)
+            limits.append(self.limit / (reach + bias) if reach + bias > 0 else np.inf)
+            limits.append(WeightGrid().largest * 2**HIGHEST_EXPONENT / bias if bias > 0 else np.inf)
             if isinstance(population, LIF):
                 top = float(np.max(population.threshold))
                 limits.append(MAX_THRESHOLD / top if top > 0 else np.inf)
             for synapse in self.graph.incoming(name):
                 ratio = self._ratio(synapse, group)
                 if ratio > 0:
-                    limits.append(LARGEST_MANTISSA * 2**HIGHEST_EXPONENT / ratio)
+                    limits.append(self._grid(synapse).largest * 2**HIGHEST_EXPONENT / ratio)
         limit = min(limits)
         if not np.isfinite(limit):
             raise GraphError(f"population '{group.names[0]}' has no inputs to derive a scale from")
@@ -161,9 +183,12 @@ class _Quantiser:
             for synapse in self.graph.incoming(name):
                 ratio = self._ratio(synapse, group)
                 if ratio > 0:
-                    exponent = int(np.floor(np.log2(limit * ratio / LARGEST_MANTISSA)))
-                    if exponent >= LOWEST_EXPONENT:
-                        scales.append(min(limit, LARGEST_MANTISSA * 2.0**exponent / ratio))
+                    grid = self._grid(synapse)
+                    exponent = int(np.floor(np.log2(limit * ratio / grid.largest)))
+                    if exponent >= grid.lowest_exponent:
+                        scales.append(min(limit, grid.largest * 2.0**exponent / ratio))
+        if self.weight_bits < 8:  # clipping pays, so no weight need use the whole mantissa
+            scales += list(limit * 2.0 ** -np.arange(0, 1, 1 / SCALES_PER_OCTAVE))
         return [s for s in scales if s > limit / 2]
 
     def _error(self, group: ScaleGroup, scale: float) -> float:
@@ -180,20 +205,36 @@ class _Quantiser:
                     continue
                 seen.add(key)
                 source_scale = self._source_scale(synapse, scale, group)
-                mantissa, exponent = round_weight(synapse.weight * (scale / source_scale))
-                difference = mantissa * 2.0**exponent - synapse.weight * (scale / source_scale)
-                reach = source_scale * largest(self.real[synapse.source])
-                total += float(np.square(difference * reach / scale).sum())
+                grid, wanted = self._grid(synapse), synapse.weight * (scale / source_scale)
+                importance = self._importance(synapse) * (source_scale / scale) ** 2
+                exponent = grid.exponent(wanted, importance)
+                total += grid.error(wanted, exponent, importance)
         return total
+
+    def _importance(self, synapse: AnySynapse) -> np.ndarray:
+        """Mean square of the messages that each weight meets, broadcast to the weights."""
+        squares = self.squares.get(synapse.source)
+        if squares is None:
+            return np.asarray(largest(self.real[synapse.source]) ** 2)
+        if isinstance(synapse, Dense):
+            return squares
+        if not isinstance(synapse, Conv2d):
+            return squares[synapse.columns]
+        channels = squares.reshape(self.graph.populations[synapse.source].shape).mean((0, 1))
+        per_group = synapse.weight.shape[1]
+        group = np.arange(len(synapse.weight)) // (len(synapse.weight) // synapse.groups)
+        return channels.reshape(synapse.groups, per_group)[group][:, :, None, None]
 
     def _try(self, group: ScaleGroup, scale: float, *, exact: bool) -> bool:
         """Quantise with this scale; False if the accumulated input could leave its range."""
-        incoming: dict[str, list[Incoming]] = {name: [] for name in group.names}
+        incoming: dict[str, list[AnySynapse]] = {name: [] for name in group.names}
         for name in group.names:
             self.scale[name] = scale
             for synapse in self.graph.incoming(name):
-                wanted = synapse.weight * (scale / self._source_scale(synapse, scale, group))
-                mantissa, exponent = round_weight(wanted)
+                source_scale = self._source_scale(synapse, scale, group)
+                grid, wanted = self._grid(synapse), synapse.weight * (scale / source_scale)
+                exponent = grid.exponent(wanted, self._importance(synapse))
+                mantissa = grid.mantissa(wanted, exponent)
                 if exact and not np.array_equal(mantissa * 2.0**exponent, wanted):
                     raise GraphError(
                         f"synapse '{synapse.source}' -> '{name}': a population with role "
@@ -204,16 +245,13 @@ class _Quantiser:
                         f"synapse '{synapse.source}' -> '{name}': all its weights round to zero at "
                         f"the scale {scale:.3g} that the other inputs of '{name}' allow"
                     )
-                self.weights[id(synapse)] = (mantissa, exponent)
-                whole = replace(synapse, weight=mantissa, exponent=exponent)
-                incoming[name].append(
-                    (whole, csr_matrix(self.graph.matrix(whole), dtype=np.float64))
-                )
+                self.exponents[id(synapse)] = exponent
+                incoming[name].append(replace(synapse, weight=mantissa, exponent=exponent))
         for name in (n for n in self.graph.order if n in group.names):
             known = self._messages_with_defaults()
             current = population_bounds(self.graph, name, incoming[name], known, fixed=True)
             bias = largest_bias(self.graph.populations[name]) * scale
-            if largest(current) + np.rint(bias) > MAX_ACCUMULATED:
+            if largest(current) + np.rint(bias) > self.limit:
                 return False
             self.messages[name] = message_bounds(self.graph.populations[name], current, fixed=True)
         return True
@@ -225,42 +263,3 @@ class _Quantiser:
             if name not in known and not is_graded(population):
                 known[name] = message_bounds(population, None, fixed=True)
         return known
-
-    def _assemble(self) -> SpikeGraph:
-        synapses: list[AnySynapse] = []
-        for synapse in self.graph.synapses:
-            mantissa, exponent = self.weights[id(synapse)]
-            synapses.append(replace(synapse, weight=mantissa, exponent=exponent))
-        populations: list[Population] = []
-        coarse: list[Population] = []
-        constant = next(
-            (
-                p.name
-                for p in self.graph.of_kind(Input)
-                if isinstance(p, Input) and p.kind == "constant"
-            ),
-            "constant",
-        )
-        for name, population in self.graph.populations.items():
-            scale = self.scale[name]
-            if isinstance(population, LIF):
-                check_logic(population, scale)
-                bias, extra = split_bias(population, scale, constant)
-                threshold = to_integers(population.threshold * scale)
-                decay = round(population.membrane_decay * DECAY_UNITY) / DECAY_UNITY
-                population = replace(
-                    population, membrane_decay=decay, threshold=threshold, bias=bias, scale=scale
-                )
-                if extra is not None:
-                    synapses.append(extra)
-                    if constant not in self.graph.populations:
-                        coarse = [Input(name=constant, shape=(1,), kind="constant")]
-            elif isinstance(population, Readout):
-                bias = to_integers(population.bias * scale)
-                population = replace(population, bias=bias, scale=scale)
-            else:
-                population = replace(population, scale=scale)
-            populations.append(population)
-        return self.graph.with_(
-            populations=coarse + populations, synapses=synapses, arithmetic="fixed"
-        )

@@ -29,6 +29,55 @@ def lower_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     return parser
 
 
+def quantise_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    add_run(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="PROGRAM", help="file to write")
+    parser.add_argument("--weight-bits", type=int, default=8, help="of a weight, 2 to 8 (8)")
+    parser.add_argument(
+        "--residual", choices=["relay", "unrolled"], default="relay", help="as for lower (relay)"
+    )
+    parser.add_argument(
+        "--calibration",
+        type=int,
+        default=256,
+        help="training images whose spikes weigh the weights' errors; 0: none (256)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=0,
+        help="of quantisation-aware training, through the integer network itself (0)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="images per step (64)")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="at first (3e-4)")
+    parser.add_argument(
+        "--distillation",
+        type=float,
+        default=0.5,
+        help="share of the loss that compares with the trained model, 0 to 1 (0.5)",
+    )
+    parser.add_argument(
+        "--headroom", type=float, default=1.5, help="how much sums may grow while tuning (1.5)"
+    )
+    parser.add_argument(
+        "--train-samples", type=int, default=0, help="training images per epoch; 0: all (0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order of images (0)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a tuning behind its last whole epoch"
+    )
+    add_data_dir(parser)
+    parser.add_argument(
+        "--images", type=int, default=None, help="test images for the accuracies (all)"
+    )
+    parser.add_argument(
+        "--check", type=int, default=64, help="test images compared with the reference (64)"
+    )
+    add_out(parser, "beside PROGRAM: PROGRAM.quantise")
+    return parser
+
+
 def simulate_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = new_parser(**kwargs)
     parser.add_argument("program", metavar="PROGRAM", help="file that `spikingmoe lower` wrote")

@@ -7,6 +7,7 @@ from spikingmoe.cli.hardware_options import (
     lower_options,
     map_options,
     nir_options,
+    quantise_options,
     simulate_options,
     verify_options,
 )
@@ -33,6 +34,7 @@ COMMANDS = {
     "evaluate": "test accuracy of a trained run",
     "predict": "classify image files with a trained run",
     "lower": "turn a trained run into a program for Lava",
+    "quantise": "turn a trained run into a program in integers, calibrated or trained on their grid",
     "simulate": "run a program on a backend",
     "map": "lay a program out on a Loihi chip: cores, limits, placement (estimate)",
     "nir": "turn a program into a NIR file, or any framework's NIR file into a program",
@@ -53,6 +55,7 @@ PARSERS = {
     "evaluate": evaluate_options,
     "predict": predict_options,
     "lower": lower_options,
+    "quantise": quantise_options,
     "simulate": simulate_options,
     "map": map_options,
     "nir": nir_options,

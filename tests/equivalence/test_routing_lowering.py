@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from routing_family import each_of_the_family, of_family
 from tiny_models import settled_model, tiny_config, tiny_images
 
 from hardware.energy import count_operations
@@ -76,36 +77,6 @@ class Case:
 
 
 CASES = st.builds(Case, configs(), st.integers(0, 10_000))
-
-FAMILY = {
-    "top_2": {"top_k": 2, "num_experts": 4},
-    "all": {"top_k": 3},
-    "noisy": {"routing": "noisy_top_k"},
-    "threshold": {"routing": "threshold"},
-    "dynamic": {"routing": "dynamic"},
-    "expert_choice": {"routing": "expert_choice"},
-    "hash": {"routing": "hash", "prompt": "none"},
-    "hierarchical": {"routing": "hierarchical", "num_experts": 6, "num_groups": 2, "top_k": 2},
-    "image": {"route_by": "image", "num_experts": 4},
-    "image_threshold": {"route_by": "image", "routing": "threshold"},
-    "image_hierarchical": {
-        "route_by": "image",
-        "routing": "hierarchical",
-        "num_experts": 4,
-        "num_groups": 2,
-    },
-    "held_image": {"route_by": "image", "hold": "window"},
-    "held_threshold": {"routing": "threshold", "hold": "window"},
-    "held_expert_choice": {"routing": "expert_choice", "hold": "window"},
-    "chain": {"chain": "depth", "chain_length": 2, "shared_experts": 1},
-    "feedback": {"depth": 2, "mixture_every": 2, "cortical_feedback": True, "mlp_width": 5},
-}
-each_of_the_family = pytest.mark.parametrize("name", FAMILY)
-
-
-def of_family(name, seed=0):
-    config = tiny_config(**FAMILY[name])
-    return config, settled_model(config, seed)
 
 
 def reference(graph, images):
@@ -287,8 +258,8 @@ def test_an_expert_works_only_where_its_gate_is_open(name, arithmetic):
 def marks(graph):
     """(population, synapse, whether its mark is trusted) of every marked synapse."""
     for name in graph.order:
-        incoming = [(s, graph.matrix(s)) for s in graph.incoming(name)]
-        for (synapse, _), (kept, _) in zip(incoming, trusted_marks(graph, incoming), strict=True):
+        incoming = graph.incoming(name)
+        for synapse, kept in zip(incoming, trusted_marks(graph, incoming), strict=True):
             if synapse.expert is not None:
                 yield name, synapse, kept.expert is not None
 
