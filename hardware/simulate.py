@@ -14,8 +14,8 @@ from hardware.ir.stream import run_stream
 from hardware.passes.pipeline import prepare
 from hardware.trace import SpikeTrace
 
-#: "lava" is the best Lava backend there is; "stream" is a slow oracle for debugging.
-BACKENDS = ("reference", "lava", "lava-stock", "stream")
+#: "lava" is the best Lava backend there is; "stream" is a slow oracle for debugging; "loihi" needs a board.
+BACKENDS = ("reference", "lava", "lava-stock", "stream", "loihi")
 
 
 def simulate(
@@ -37,7 +37,7 @@ def simulate(
         arithmetic: "float" or "fixed"; the graph's own by default. "fixed" quantises a float graph.
         record: names of populations to keep in the trace; all by default.
         progress: called with (samples done, samples).
-        time_limit: seconds, for the Lava backends.
+        time_limit: seconds, for the Lava backends and the board.
 
     Raises:
         BackendError: unknown backend or population, images of the wrong shape, a failed run.
@@ -68,6 +68,10 @@ def simulate(
         trace = run_stream(graph, inputs)
         kept = {n: v for n, v in trace.spikes.items() if keep is None or n in keep}
         return SpikeTrace(spikes=kept, logits=trace.logits, meta=trace.meta)
+    if backend == "loihi":
+        from hardware.lava.loihi import run_loihi
+
+        return run_loihi(graph, inputs, record=keep, progress=progress, time_limit=time_limit)
     from hardware.lava.run import run_lava
 
     return run_lava(graph, inputs, record=keep, progress=progress, time_limit=time_limit)

@@ -39,6 +39,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, index: int, previous_dim: int | None) -> None:
         super().__init__()
+        self.config, self.index, self.previous_dim = config, index, previous_dim
         mixture = config.has_mixture(index)
         self.mixing = make_mixing(config)
         self.attention = make_attention(config)
@@ -66,7 +67,54 @@ class Block(nn.Module):
         return stream + current, x, infos
 
 
-class SpikingTransformer(nn.Module):
+class RoutedModel(nn.Module):
+    """What models share: images as frames, and the routers within."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, height, width) of one image."""
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        """What error messages call the model."""
+        return type(self).__name__
+
+    def to_frames(self, images: Tensor, steps: int) -> Frames:
+        """Images (B, C, height, width) or frames (T, B, C, ...) as (1 or T, B, C, height, width)."""
+        name, dtype = self.label, next(self.parameters()).dtype
+        if not isinstance(images, Tensor) or images.dtype != dtype:
+            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(f"{name}: images are {got}; needs a {dtype} tensor")
+        if images.ndim == 4 and tuple(images.shape[1:]) == self.input_shape:
+            return images[None]
+        if (
+            images.ndim == 5
+            and tuple(images.shape[2:]) == self.input_shape
+            and len(images) == steps
+        ):
+            return images
+        raise ValueError(
+            f"{name}: images have shape {tuple(images.shape)}; "
+            f"needs (batch, {', '.join(map(str, self.input_shape))}) or {steps} such frames in front"
+        )
+
+    def routers(self) -> list[Router]:
+        """All routers, in the order of `ModelOutput.routing`."""
+        return [m for m in self.modules() if isinstance(m, Router)]
+
+    def adapt(self, routing: tuple[RoutingInfo, ...], rate: float) -> None:
+        """One homeostatic step of every router, from the decisions of one batch."""
+        for router, info in zip(self.routers(), routing, strict=True):
+            router.adapt(info, rate)
+
+    def set_temperature(self, temperature: float) -> None:
+        """Temperature of the soft form of every gate: of its gradients and losses."""
+        for router in self.routers():
+            router.choose.temperature = temperature
+
+
+class SpikingTransformer(RoutedModel):
     """A spike-driven transformer whose MLPs are mixtures of spiking experts.
 
     Shapes: images (B, C, height, width), normalised, or event frames (T, B, C, height, width)
@@ -94,13 +142,17 @@ class SpikingTransformer(nn.Module):
         self.register_buffer("input_limit", torch.tensor(3.0))
 
     @property
+    def label(self) -> str:
+        return f"model '{self.config.preset}'"
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, height, width) of one image."""
         c = self.config
         return (c.input_channels, c.image_size, c.image_size)
 
     def forward(self, images: Tensor) -> ModelOutput:
-        frames = self._frames(images)
+        frames = self.to_frames(images, self.config.time_steps)
         stream = self.stem(frames)
         prompt = self.prompt(frames) if self.prompt is not None else None
         routing: list[RoutingInfo] = []
@@ -120,41 +172,6 @@ class SpikingTransformer(nn.Module):
         """Number of each block that a downsampling stands before -> number of that downsampling."""
         ends = itertools.accumulate(self.config.early_depths)
         return {block: stage for stage, block in enumerate(ends)}
-
-    def _frames(self, images: Tensor) -> Frames:
-        """(1 or T, B, C, height, width)."""
-        steps, dtype = self.config.time_steps, self.head.weight.dtype
-        if not isinstance(images, Tensor) or images.dtype != dtype:
-            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(
-                f"model '{self.config.preset}': images are {got}; needs a {dtype} tensor"
-            )
-        if images.ndim == 4 and tuple(images.shape[1:]) == self.input_shape:
-            return images[None]
-        if (
-            images.ndim == 5
-            and tuple(images.shape[2:]) == self.input_shape
-            and len(images) == steps
-        ):
-            return images
-        raise ValueError(
-            f"model '{self.config.preset}': images have shape {tuple(images.shape)}; "
-            f"needs (batch, {', '.join(map(str, self.input_shape))}) or {steps} such frames in front"
-        )
-
-    def routers(self) -> list[Router]:
-        """All routers, in the order of `ModelOutput.routing`."""
-        return [m for m in self.modules() if isinstance(m, Router)]
-
-    def adapt(self, routing: tuple[RoutingInfo, ...], rate: float) -> None:
-        """One homeostatic step of every router, from the decisions of one batch."""
-        for router, info in zip(self.routers(), routing, strict=True):
-            router.adapt(info, rate)
-
-    def set_temperature(self, temperature: float) -> None:
-        """Temperature of the soft form of every gate: of its gradients and losses."""
-        for router in self.routers():
-            router.choose.temperature = temperature
 
 
 def create_model(preset: str, **overrides: object) -> SpikingTransformer:

@@ -16,13 +16,15 @@ def part_of(name: str) -> str:
     two stages (`downsamples.*`) is "stem". In `blocks.*` the neurons behind the gate of `experts.N` are
     "experts.N" (in every link of a chain); scores, comparators, choices, gates, latches and the ANDs
     that let tokens pass (which every token reaches, chosen or not) are "router"; what remains of `moe`
-    (the neurons that read the stream, and shared experts) and all of `mlp` is "mlp". A name that fits
-    nothing is "other": it is never left out.
+    (the neurons that read the stream, and shared experts) and all of `mlp` is "mlp"; blocks of a
+    `SpikingSequential` (`layers.*`) alike. A name that fits nothing is "other": it is never left out.
 
     >>> part_of("blocks.0.moe.experts.2.hidden"), part_of("blocks.0.moe.gate"), part_of("stream.1")
     ('experts.2', 'router', 'residual')
     """
     root, *rest = name.split(".")
+    if root == "layers" and len(rest) > 1:  # of a SpikingSequential: a block, or another layer
+        return "head" if rest[-1] == "readout" else part_of(f"blocks.{'.'.join(rest)}")
     if root in ("stem", "prompt", "head"):
         return root
     if root == "downsamples":

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +23,11 @@ from hardware.lava.tracks import Track
 from hardware.passes.pipeline import legalise_for_stock_lava
 from hardware.trace import SpikeTrace
 
+Target = Literal["cpu", "loihi"]
+BACKEND: dict[Target, str] = {"cpu": "lava-stock", "loihi": "loihi"}
+BOARD_IDLE_S = 1800.0  # a board may have to be waited for
+UNUSED_BITS = 64 - 24
+
 
 def run_lava(
     graph: SpikeGraph,
@@ -32,6 +38,7 @@ def run_lava(
     time_limit: float | None = None,
     conv_as: str = "auto",
     schedule: str = "free",
+    target: Target = "cpu",
 ) -> SpikeTrace:
     """Simulate a balanced graph on Lava; arguments and result as `run_reference`.
 
@@ -40,6 +47,7 @@ def run_lava(
         conv_as: "sparse" or "conv" forces one stock process for convolutions; "auto" chooses.
         schedule: "free" lets every process go on as soon as it has its inputs; "stepwise" keeps
             Lava's global step, with the same result and two to three times slower.
+        target: "cpu", or "loihi" for a board (`hardware.lava.loihi.run_loihi` checks before).
 
     Raises:
         BackendError: Lava is missing, the inputs do not fit, or the run died; nothing is left behind.
@@ -55,7 +63,9 @@ def run_lava(
     names = list(dict.fromkeys([*names, graph.readout.name]))
     legal = legalise_for_stock_lava(graph)
     with sigterm_raises(), job_folder() as job:
-        tracks = _write_job(job, legal, inputs, names, conv_as=conv_as, schedule=schedule)
+        tracks = _write_job(
+            job, legal, inputs, names, conv_as=conv_as, schedule=schedule, target=target
+        )
         samples, depth, told = len(inputs), max(legal.depth.values()), -1
 
         def report(steps: int) -> None:
@@ -65,19 +75,23 @@ def run_lava(
                 told = done
                 progress(done, samples)
 
-        status = supervise(job, limits=Limits(total=time_limit), progress=report)
-        received = {name: _read(legal, name, tracks[name], samples) for name in names}
+        status = supervise(job, limits=_limits(target, time_limit), progress=report)
+        received = {name: _read(legal, name, tracks[name], samples, target) for name in names}
     for name in keep:
         population = graph.populations[name]
         if isinstance(population, Input):
             received[name] = input_values(graph, population, inputs)
-    meta = run_meta(graph, "lava-stock", samples, time.perf_counter() - started) | {
+    meta = run_meta(graph, BACKEND[target], samples, time.perf_counter() - started) | {
         "processes": status["processes"],
         "hardware_steps": status["steps"],
         "step_ms": 1e3 * status["seconds"] / status["steps"],
     }
     logits = to_logits(graph, received[graph.readout.name])
     return SpikeTrace(spikes={name: received[name] for name in keep}, logits=logits, meta=meta)
+
+
+def _limits(target: Target, total: float | None) -> Limits:
+    return Limits(total=total) if target == "cpu" else Limits(total=total, idle=BOARD_IDLE_S)
 
 
 def _write_job(
@@ -101,9 +115,11 @@ def _write_job(
     return tracks
 
 
-def _read(legal: SpikeGraph, name: str, track: Track, samples: int) -> np.ndarray:
+def _read(legal: SpikeGraph, name: str, track: Track, samples: int, target: Target) -> np.ndarray:
     population, rows = legal.populations[name], track.read()
     if legal.arithmetic == "fixed" and not track.binary:
         rows = rows.astype(np.int64)
+        if target == "loihi":  # what comes off the chip are 24 bits without their sign extended
+            rows = rows << UNUSED_BITS >> UNUSED_BITS
     values = window_view(legal, name, rows.reshape(-1, *population.shape), samples)
     return values + population.bias if isinstance(population, Readout) else values

@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-import hardware
 from hardware.errors import BackendError
+from hardware.interpreter import fresh_environment
 from hardware.lava.job import JobFolder
 from hardware.lava.system import SHARED_MEMORY, Member, session_members, shared_memory_of
 
@@ -63,7 +62,7 @@ def supervise(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env=_environment(),
+            env=fresh_environment() | {"PYTHONWARNINGS": "ignore"},
         )
         watch = _Watch(job, worker, limits, progress)
         try:
@@ -189,21 +188,6 @@ class _Watch:
     def _hint(self) -> str:
         line = self.job.last_log_line()
         return f"; last output: {line}" if line else ""
-
-
-def _environment() -> dict[str, str]:
-    """The caller's, with the folder that holds `hardware` on the path and one thread per process."""
-    root = str(Path(hardware.__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    path = os.pathsep.join(paths)
-    return {
-        **os.environ,
-        **threads,
-        "PYTHONPATH": path,
-        "PYTHONSAFEPATH": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
 
 
 @contextmanager

@@ -55,14 +55,18 @@ def _run(job: JobFolder, settings: dict) -> None:
     import numpy as np
 
     from hardware.ir.graph import SpikeGraph
-    from hardware.lava import execute
-    from hardware.lava.network import build_network
     from hardware.lava.tracks import Track
 
     if "torch" in sys.modules:
         raise BackendError(
             "the Lava worker has imported torch, whose threads do not survive Lava's forks"
         )
+    if settings["target"] == "loihi":
+        from hardware.lava import chip_execute as execute
+        from hardware.lava.chip_network import build_network
+    else:
+        from hardware.lava import execute
+        from hardware.lava.network import build_network
     graph = SpikeGraph.load(job.graph)
     inputs = np.load(job.inputs, allow_pickle=False)
     tracks = {name: Track(**track) for name, track in settings["tracks"].items()}

@@ -17,6 +17,18 @@ from hardware.loihi.demands import receptive_box
 
 
 @dataclass(frozen=True)
+class Link:
+    """Of one (synapse, source block, target block): which neurons of the source population send."""
+
+    source: int
+    target: int
+    neurons: np.ndarray | tuple[slice, ...]
+    count: int
+    shared: bool
+    synapse: int
+
+
+@dataclass(frozen=True)
 class Edges:
     """Connections between blocks, one entry per (synapse, source block, target block).
 
@@ -26,6 +38,7 @@ class Edges:
         axons: outgoing axons that this takes of the source (incoming ones of the target).
         shared: whether those neurons share one axon.
         synapse: number of the synapse in the graph.
+        links: the same, entry by entry, with the neurons that send.
     """
 
     source: np.ndarray
@@ -34,6 +47,7 @@ class Edges:
     axons: np.ndarray
     shared: np.ndarray
     synapse: np.ndarray
+    links: tuple[Link, ...]
 
     def out_axons(self, blocks: int) -> list[int]:
         """Of each block."""
@@ -49,20 +63,14 @@ class Edges:
         return more.tolist()
 
 
-@dataclass(frozen=True)
-class Link:
-    """Of one (synapse, source block, target block): which neurons of the source population send."""
-
-    source: int
-    target: int
-    neurons: np.ndarray | tuple[slice, ...]
-    count: int
-    shared: bool
-    synapse: int
-
-
 def find_edges(graph: SpikeGraph, chip: Chip, grids: Mapping[str, Grid]) -> Edges:
     """All connections between the blocks of `grids`."""
+    first = first_blocks(grids)
+    links = [
+        link
+        for number, synapse in enumerate(graph.synapses)
+        for link in _of_synapse(graph, chip, grids, first, number, synapse)
+    ]
     rows = [
         (
             link.source,
@@ -72,18 +80,11 @@ def find_edges(graph: SpikeGraph, chip: Chip, grids: Mapping[str, Grid]) -> Edge
             link.shared,
             link.synapse,
         )
-        for link in links(graph, chip, grids)
+        for link in links
     ]
     table = np.array(rows, dtype=np.int64).reshape(-1, 6)
     source, target, neurons, axons, shared, synapse = table.T
-    return Edges(source, target, neurons, axons, shared.astype(bool), synapse)
-
-
-def links(graph: SpikeGraph, chip: Chip, grids: Mapping[str, Grid]) -> Iterator[Link]:
-    """Every connection, with the neurons that send over it."""
-    first = first_blocks(grids)
-    for number, synapse in enumerate(graph.synapses):
-        yield from _of_synapse(graph, chip, grids, first, number, synapse)
+    return Edges(source, target, neurons, axons, shared.astype(bool), synapse, tuple(links))
 
 
 def first_blocks(grids: Mapping[str, Grid]) -> dict[str, int]:
@@ -93,7 +94,7 @@ def first_blocks(grids: Mapping[str, Grid]) -> dict[str, int]:
 
 
 def messages_between(
-    graph: SpikeGraph, chip: Chip, grids: Mapping[str, Grid], sent: Mapping[str, np.ndarray]
+    graph: SpikeGraph, edges: Edges, blocks: int, sent: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """(blocks, blocks) messages per sample from a block to another.
 
@@ -102,9 +103,8 @@ def messages_between(
     Args:
         sent: by population, messages per sample of each neuron, in the population's shape.
     """
-    total = sum(len(grid) for grid in grids.values())
-    found = np.zeros((total, total), dtype=np.float32)
-    for link in links(graph, chip, grids):
+    found = np.zeros((blocks, blocks), dtype=np.float32)
+    for link in edges.links:
         counts = sent[graph.synapses[link.synapse].source]
         values = (
             counts[link.neurons]

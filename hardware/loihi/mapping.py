@@ -204,7 +204,7 @@ def map_graph(
     check_rate(rate)
     sent = messages_sent(graph, trace, rate)
     cut = partition(graph, limits, pack=pack)
-    between = messages_between(graph, limits, cut.grids, sent)
+    between = messages_between(graph, cut.edges, len(cut.blocks), sent)
     core_of = np.empty(len(cut.blocks), dtype=np.int64)
     for number, core in enumerate(cut.cores):
         core_of[list(core.blocks)] = number
@@ -220,7 +220,7 @@ def map_graph(
         placed=place(mesh, traffic, seed),
         row_major=row_major(mesh, traffic),
         random=tuple(random_placements(mesh, traffic, seed)),
-        problems=tuple(_problems(graph, limits, cut)),
+        problems=tuple(find_problems(graph, limits, cut)),
         measured=trace is not None,
     )
 
@@ -255,7 +255,8 @@ def _assumed(population: Population, steps: int, rate: float) -> np.ndarray:
     return np.full(population.shape, steps * per_step)
 
 
-def _problems(graph: SpikeGraph, chip: Chip, cut: Partition) -> list[str]:
+def find_problems(graph: SpikeGraph, chip: Chip, cut: Partition) -> list[str]:
+    """What is known to stand against running the graph on the chip, one line each."""
     found = [
         f"population '{name}': even its smallest part exceeds a core's {LIMIT_NAMES[limit]}"
         for name, limit in cut.too_large.items()

@@ -10,46 +10,12 @@ from hardware.ir.synapses import Conv2d, Sparse
 from hardware.lowering.builder import Builder, Stream, Tap, token_synapse
 from hardware.lowering.fold import fold_conv, fold_linear, to_numpy
 from hardware.lowering.views import channel_map, plain, token_map
-from spikingmoe.layers.attention import (
-    DepthwiseMixing,
-    QKAttention,
-    SDSAttention,
-    SpikingSelfAttention,
-)
+from spikingmoe.layers.attention import DepthwiseMixing, QKAttention, SDSAttention
 from spikingmoe.layers.linear import LinearNorm
 
 
-def lower_attention(builder: Builder, attention: nn.Module, path: str, stream: Stream) -> None:
-    """X = LIF(U), the attention's populations, and its output current onto the stream.
-
-    Raises:
-        LoweringError: `attention` multiplies spike matrices, or has no rule.
-    """
-    if isinstance(attention, QKAttention):
-        last = _lower_qk(builder, attention, path, stream)
-    elif isinstance(attention, SDSAttention):
-        last = _lower_sdsa(builder, attention, path, stream)
-    elif isinstance(attention, DepthwiseMixing):
-        last = _lower_dwconv(builder, attention, path, stream)
-    elif isinstance(attention, SpikingSelfAttention):
-        raise LoweringError(
-            path,
-            "ssa multiplies two spike matrices with each other, and synapses are static; "
-            "use attention 'qk' or 'sdsa'",
-        )
-    else:
-        raise LoweringError(
-            path,
-            f"no rule for {type(attention).__name__}; QKAttention, SDSAttention and "
-            f"DepthwiseMixing can be lowered",
-        )
-    weight, bias = fold_linear(attention.project)
-    stream.bias = stream.bias + bias
-    builder.stream_term(stream, lambda target: token_synapse(last, target, weight))
-
-
-def _lower_qk(builder: Builder, attention: QKAttention, path: str, stream: Stream) -> str:
-    """A[n,h] = LIF(gain_h sum_{d in h} Q[n,d]);  A AND K."""
+def lower_qk(builder: Builder, attention: QKAttention, path: str, stream: Stream) -> None:
+    """X = LIF(U);  A[n,h] = LIF(gain_h sum_{d in h} Q[n,d]);  A AND K."""
     shape, view = stream.shape, token_map(stream.shape[0])
     x = builder.read_stream(stream, f"{path}.x", attention.neuron, f"{path}.neuron", view)
     query = _project(
@@ -72,11 +38,11 @@ def _lower_qk(builder: Builder, attention: QKAttention, path: str, stream: Strea
     gated = builder.logic(f"{path}.and", shape, "and", 1.5, tap=Tap(f"{path}.gate", view))
     builder.direct(key, gated)
     builder.token_wise(token, gated, member.T.copy())
-    return gated
+    _project_onto(builder, attention.project, gated, stream)
 
 
-def _lower_sdsa(builder: Builder, attention: SDSAttention, path: str, stream: Stream) -> str:
-    """M[d] = LIF(gain_d sum_n (K AND V)[n,d]);  Q AND M."""
+def lower_sdsa(builder: Builder, attention: SDSAttention, path: str, stream: Stream) -> None:
+    """X = LIF(U);  M[d] = LIF(gain_d sum_n (K AND V)[n,d]);  Q AND M."""
     shape, view = stream.shape, token_map(stream.shape[0])
     tokens, channels = shape[0] * shape[1], shape[-1]
     x = builder.read_stream(stream, f"{path}.x", attention.neuron, f"{path}.neuron", view)
@@ -121,10 +87,10 @@ def _lower_sdsa(builder: Builder, attention: SDSAttention, path: str, stream: St
             weight=np.ones(len(neurons)),
         )
     )
-    return gated
+    _project_onto(builder, attention.project, gated, stream)
 
 
-def _lower_dwconv(builder: Builder, mixing: DepthwiseMixing, path: str, stream: Stream) -> str:
+def lower_dwconv(builder: Builder, mixing: DepthwiseMixing, path: str, stream: Stream) -> None:
     """LIF(BN(depthwise 3x3 X)): one population between the stream and the projection."""
     shape, view = stream.shape, token_map(stream.shape[0])
     x = builder.read_stream(stream, f"{path}.x", mixing.neuron, f"{path}.neuron", view)
@@ -135,7 +101,23 @@ def _lower_dwconv(builder: Builder, mixing: DepthwiseMixing, path: str, stream: 
     builder.synapses.append(
         Conv2d(source=x, target=mixed, weight=weight, padding=(1, 1), groups=shape[-1])
     )
-    return mixed
+    _project_onto(builder, mixing.project, mixed, stream)
+
+
+def refuse_ssa(_builder: Builder, _module: nn.Module, path: str, _stream: Stream) -> None:
+    """Raises LoweringError."""
+    raise LoweringError(
+        path,
+        "ssa multiplies two spike matrices with each other, and synapses are static; "
+        "use attention 'qk' or 'sdsa'",
+    )
+
+
+def _project_onto(builder: Builder, project: LinearNorm, last: str, stream: Stream) -> None:
+    """The branch's output, BN(linear(spikes of `last`)), onto the stream."""
+    weight, bias = fold_linear(project)
+    stream.bias = stream.bias + bias
+    builder.stream_term(stream, lambda target: token_synapse(last, target, weight))
 
 
 def _project(

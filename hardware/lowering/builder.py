@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -44,6 +45,24 @@ class Stream:
     group: str = STREAM
 
 
+@dataclass(frozen=True)
+class Spikes:
+    """What a population sends, on the way to the next layer.
+
+    Attributes:
+        population: its name.
+        flat: as one token: each neuron is a channel.
+    """
+
+    population: str
+    flat: bool = False
+
+
+#: (builder, module, its path, what arrives) -> what leaves; see `hardware.lowering.apply`.
+Rule = Callable[["Builder", Any, str, Any], "Stream | Spikes | str | None"]
+Rules = Mapping[type[nn.Module], Rule]
+
+
 @dataclass
 class Builder:
     """The graph under construction.
@@ -52,6 +71,12 @@ class Builder:
         time_steps: T.
         unrolled: give each reader of the stream its own synapses from every earlier branch (binary
             spikes only) instead of relays that pass the sum on as graded spikes.
+        rules: how each type of module is lowered.
+
+    Attributes:
+        prompt: the population of the prompt that the current block sees, if any (before a block with
+            cortical feedback: of the relay cells that `relay_pool` pools).
+        previous: the population that the MLP or mixture of the block before reads.
     """
 
     time_steps: int
@@ -60,6 +85,10 @@ class Builder:
     synapses: list[AnySynapse] = field(default_factory=list)
     taps: dict[str, Tap] = field(default_factory=dict)
     gate_limits: dict[str, int] = field(default_factory=dict)
+    rules: Rules = field(default_factory=dict)
+    prompt: str | None = None
+    relay_pool: nn.Module | None = None
+    previous: str | None = None
     relays: int = 0
 
     def add(self, population: Population, tap: Tap | None = None) -> str:
@@ -178,6 +207,25 @@ class Builder:
             time_steps=self.time_steps,
             gate_limits=self.gate_limits,
         )
+
+
+def as_stream(arriving: Stream | Spikes, path: str) -> Stream:
+    """What arrives at a layer that reads currents; LoweringError if it is spikes."""
+    if not isinstance(arriving, Stream):
+        raise LoweringError(
+            path, "reads currents and gets spikes; put a Convolution, LinearNorm or Stem before it"
+        )
+    return arriving
+
+
+def as_spikes(arriving: Stream | Spikes, path: str) -> Spikes:
+    """What arrives at a layer that reads spikes; LoweringError if it is currents."""
+    if not isinstance(arriving, Spikes):
+        raise LoweringError(
+            path,
+            "reads spikes and gets real-valued currents, which nothing sends; put a LIF before it",
+        )
+    return arriving
 
 
 def token_synapse(

@@ -15,10 +15,10 @@ from spikingmoe.layers.moe import DenseMLP, ExpertLink, MixtureOfExperts
 from spikingmoe.layers.router import Router
 
 
-def lower_mixture(
-    builder: Builder, moe: MixtureOfExperts, path: str, stream: Stream, prompt: str | None
-) -> str:
+def lower_mixture(builder: Builder, moe: MixtureOfExperts, path: str, stream: Stream) -> str:
     """X = LIF(U), the router's gates, the experts behind them, their sum onto the stream.
+
+    The router sees the prompt `builder.prompt`.
 
     Returns:
         The population X that the mixture (the first link of a chain) reads.
@@ -29,19 +29,17 @@ def lower_mixture(
             "chain='time' feeds the output of step t into step t + 1: a cycle of several "
             "populations; use chain='depth'",
         )
-    x = _lower_link(builder, moe, path, stream, prompt)
+    x = _lower_link(builder, moe, path, stream)
     if moe.shared is not None:
         _lower_mlp(builder, moe.shared, f"{path}.shared", x, stream)
     for index, link in enumerate(moe.links):
         assert isinstance(link, ExpertLink)
         builder.relay_stream(stream)
-        _lower_link(builder, link, f"{path}.links.{index}", stream, prompt)
+        _lower_link(builder, link, f"{path}.links.{index}", stream)
     return x
 
 
-def _lower_link(
-    builder: Builder, link: ExpertLink, path: str, stream: Stream, prompt: str | None
-) -> str:
+def _lower_link(builder: Builder, link: ExpertLink, path: str, stream: Stream) -> str:
     if not isinstance(link.router, Router):
         raise LoweringError(
             f"{path}.router", f"no rule for {type(link.router).__name__}; use Router"
@@ -50,7 +48,7 @@ def _lower_link(
         raise LoweringError(f"{path}.experts", f"no rule for {type(link.experts).__name__}")
     view = token_map(stream.shape[0])
     x = builder.read_stream(stream, f"{path}.x", link.neuron, f"{path}.neuron", view)
-    gate = lower_router(builder, link.router, path, x, prompt)
+    gate = lower_router(builder, link.router, path, x, builder.prompt)
     _lower_experts(builder, link.experts, path, x, gate, stream)
     return x
 

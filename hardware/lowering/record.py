@@ -13,22 +13,23 @@ from torch import Tensor
 from hardware.errors import LoweringError
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import Relay
-from hardware.lowering.builder import Tap
+from hardware.lowering.builder import Rules, Tap
 from hardware.lowering.from_torch import Residual, lower_with_taps
+from hardware.lowering.structure import Model
 from hardware.trace import SpikeTrace
 from spikingmoe.layers.expert import Experts
-from spikingmoe.model import SpikingTransformer
 
 BATCH = 256
 
 
 @torch.no_grad()
 def record_torch(
-    model: SpikingTransformer,
+    model: Model,
     images: Tensor,
     *,
     dtype: torch.dtype = torch.float64,
     residual: Residual = "relay",
+    rules: Rules | None = None,
 ) -> SpikeTrace:
     """Run the model and record every population that torch computes explicitly.
 
@@ -36,12 +37,13 @@ def record_torch(
         images: (S, C, height, width), normalised, or event frames (S, T, C, height, width): samples
             first, as for `simulate` (the model itself takes frames with T first).
         dtype: float64 is the arithmetic that the contract is about; float32 is what was trained.
+        residual, rules: as for `lower`.
 
     Returns:
         A trace without the relays of the stream and the readout's currents, which torch only sums.
     """
     started = time.perf_counter()
-    graph, taps = lower_with_taps(model, residual=residual)
+    graph, taps = lower_with_taps(model, residual=residual, rules=rules)
     if images.ndim != 4 and not (images.ndim == 5 and images.shape[1] == graph.time_steps):
         raise LoweringError(
             "input",
@@ -68,7 +70,7 @@ def record_torch(
 
 
 def _record_batch(
-    model: SpikingTransformer, images: Tensor, graph: SpikeGraph, taps: Mapping[str, Tap]
+    model: Model, images: Tensor, graph: SpikeGraph, taps: Mapping[str, Tap]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
     handles = []

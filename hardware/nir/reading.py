@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-import hardware
 from hardware.errors import FileError, NirError
 from hardware.files import read_archive
+from hardware.interpreter import fresh_environment
 
 KIND, VERSION = "nir-reading", 1
 SECONDS = 120.0  # of the whole reading
@@ -51,7 +51,8 @@ def read_nir(path: str | os.PathLike[str], *, seconds: float = SECONDS) -> dict[
         try:
             done = subprocess.run(
                 command,
-                env=_environment(),
+                # No filters but the built-in ones: a plug-in is code.
+                env=fresh_environment() | {"HDF5_PLUGIN_PATH": "::"},
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -80,15 +81,3 @@ def _tree(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if "array" in value:
         return arrays[value["array"]]
     return value["text"]
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(hardware.__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONSAFEPATH": "1",
-        "HDF5_PLUGIN_PATH": "::",  # no filters but the built-in ones
-        "OPENBLAS_NUM_THREADS": "1",
-    }

@@ -31,6 +31,7 @@ def run(args: Namespace) -> int:
             split.images,
             backend=args.backend,
             arithmetic=arithmetic,
+            record=[] if args.backend == "loihi" else None,  # what is recorded takes adapters
             progress=update,
             time_limit=args.time_limit,
         )
@@ -44,11 +45,14 @@ def run(args: Namespace) -> int:
             ["seconds", f"{float(str(trace.meta['seconds'])):.1f}"],
             *[
                 [key.replace("_", " "), f"{trace.meta[key]}"]
-                for key in ("processes", "hardware_steps")
+                for key in ("processes", "hardware_steps", "cores", "chips")
                 if key in trace.meta
             ],
         ],
     )
+    warnings = trace.meta.get("warnings")
+    for warning in warnings if isinstance(warnings, list) else []:
+        say(f"warning: {warning}")
     metrics = {
         "command": "simulate",
         "program": str(args.program),

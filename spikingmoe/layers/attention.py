@@ -22,6 +22,7 @@ from spikingmoe.functional.attention import (
 from spikingmoe.layers.fire import fire
 from spikingmoe.layers.linear import LinearNorm
 from spikingmoe.layers.neuron import And, make_neuron
+from spikingmoe.layers.square_map import square_map
 from spikingmoe.shapes import Tokens
 
 # Initial gains, set such that the neurons behind the sums spike about as often (in 0.13 to 0.26
@@ -45,6 +46,7 @@ class QKAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         dim, heads = config.embed_dim, config.num_heads
         self.neuron = make_neuron(config)
         self.query = LinearNorm(dim, dim)
@@ -86,6 +88,7 @@ class SDSAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         dim = config.embed_dim
         self.neuron = make_neuron(config)
         self.query = LinearNorm(dim, dim)
@@ -130,6 +133,7 @@ class DepthwiseMixing(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         dim = config.embed_dim
         self.neuron = make_neuron(config)
         self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
@@ -138,14 +142,8 @@ class DepthwiseMixing(nn.Module):
         self.project = LinearNorm(dim, dim)
 
     def forward(self, stream: Tokens) -> Tokens:
-        tokens = stream.shape[2]
-        side = math.isqrt(tokens)
-        if side * side != tokens:
-            raise ValueError(
-                f"attention 'dwconv': {tokens} tokens are no square map; use a square number "
-                f"of tokens"
-            )
-        x_RCHW = self.neuron(stream).flatten(0, 1).unflatten(1, (side, side)).movedim(-1, 1)
+        x = square_map(self.neuron(stream), "attention 'dwconv'")
+        x_RCHW = x.flatten(0, 1).movedim(-1, 1)
         mixed_TBHWD = self.conv(x_RCHW).movedim(1, -1).unflatten(0, stream.shape[:2])
         return self.project(fire(self.mixed_neuron, self.norm, mixed_TBHWD).flatten(2, 3))
 
@@ -179,6 +177,7 @@ class SpikingSelfAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         dim, heads = config.embed_dim, config.num_heads
         self.neuron = make_neuron(config)
         self.query = LinearNorm(dim, dim)

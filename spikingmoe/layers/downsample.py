@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikingmoe.config import ModelConfig
 from spikingmoe.layers.neuron import make_neuron
+from spikingmoe.layers.square_map import square_map
 from spikingmoe.layers.stem import ConvNorm
 from spikingmoe.shapes import Tokens
 
@@ -27,11 +26,10 @@ class Downsample(nn.Module):
 
     def __init__(self, before: ModelConfig, after: ModelConfig) -> None:
         super().__init__()
+        self.before, self.after = before, after
         self.neuron = make_neuron(before)
         self.conv = ConvNorm(before.embed_dim, after.embed_dim, stride=2)
 
     def forward(self, stream: Tokens) -> Float[Tensor, "T B tokens_after D_after"]:
-        side = math.isqrt(stream.shape[2])
-        if side**2 != stream.shape[2]:
-            raise ValueError(f"downsample: {stream.shape[2]} tokens are no square map")
-        return self.conv(self.neuron(stream).unflatten(2, (side, side))).flatten(2, 3)
+        x = square_map(self.neuron(stream), "downsample")
+        return self.conv(x).flatten(2, 3)

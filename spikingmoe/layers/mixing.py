@@ -6,13 +6,12 @@ from one token to another. Without this branch a token never sees more than the 
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
 
 from spikingmoe.config import ModelConfig
 from spikingmoe.layers.attention import DepthwiseMixing
 from spikingmoe.layers.neuron import make_neuron
+from spikingmoe.layers.square_map import square_map
 from spikingmoe.layers.stem import ConvNorm
 from spikingmoe.shapes import Tokens
 
@@ -31,17 +30,13 @@ class ConvMixing(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.neuron = make_neuron(config)
         self.conv = ConvNorm(config.embed_dim, config.embed_dim, stride=1)
 
     def forward(self, stream: Tokens) -> Tokens:
-        side = math.isqrt(stream.shape[2])
-        if side**2 != stream.shape[2]:
-            raise ValueError(
-                f"local_mixing 'conv': {stream.shape[2]} tokens are no square map; use a square "
-                f"number of tokens"
-            )
-        return self.conv(self.neuron(stream).unflatten(2, (side, side))).flatten(2, 3)
+        x = square_map(self.neuron(stream), "local_mixing 'conv'")
+        return self.conv(x).flatten(2, 3)
 
 
 def make_mixing(config: ModelConfig) -> nn.Module | None:

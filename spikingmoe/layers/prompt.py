@@ -86,6 +86,7 @@ class RelayPool(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.time_steps = config.time_steps
         self.cells = RelayCells(config)
         self.relay_neuron = make_neuron(config)
@@ -112,6 +113,7 @@ class SDPrompt(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.relay_pool = RelayPool(config)
         self.project = LinearNorm(pooled_width(config), config.prompt_width)
         self.neuron = make_neuron(config)
@@ -172,6 +174,7 @@ class NoisePrompt(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.time_steps, self.width = config.time_steps, config.prompt_width
 
     def forward(self, frames: Frames) -> Prompt:

@@ -44,6 +44,7 @@ class Stem(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.time_steps = config.time_steps
         channels = (config.input_channels, *config.stem_channels, config.stage(0).embed_dim)
         self.convs = nn.ModuleList(

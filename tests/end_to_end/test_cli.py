@@ -513,3 +513,9 @@ def test_signals_leave_whole_files_and_a_run_that_goes_on(tmp_path):
         assert load_run(out).epoch > 0
         assert 1 <= len(list((out / "checkpoints").iterdir())) <= 3
         assert main(["evaluate", str(out)]) == 0
+
+
+def test_simulate_on_a_chip_needs_intels_package(program, capfd):
+    argv = ["simulate", program, "--backend=loihi", "--samples=1"]
+    refused(argv, capfd, "--arithmetic fixed")
+    refused([*argv, "--arithmetic=fixed"], capfd, "lava-loihi", "Neuromorphic Research Community")

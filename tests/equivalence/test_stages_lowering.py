@@ -9,11 +9,12 @@ from tiny_models import settled_model, tiny_config, tiny_images
 from torch import nn
 
 from hardware.errors import LoweringError
-from hardware.ir import LIF, run_reference
+from hardware.ir import LIF, Input, run_reference
 from hardware.ir.stream import run_stream
 from hardware.lowering import lower, record_torch
-from hardware.lowering.builder import Builder, Stream
-from hardware.lowering.stages import lower_downsample, lower_stem
+from hardware.lowering.apply import apply_layer
+from hardware.lowering.builder import Builder, Spikes, Stream
+from hardware.lowering.rules import BUILT_IN
 from hardware.passes import quantise, register_delays
 from hardware.simulate import simulate, to_inputs
 from hardware.verify import compare_traces
@@ -93,15 +94,20 @@ def test_lava_runs_two_stages_as_the_reference_does():
 
 
 def builder_with_stream(config, unrolled=False):
-    builder = Builder(time_steps=config.time_steps, unrolled=unrolled)
-    model = settled_model(config)
-    return builder, model, lower_stem(builder, model.stem, config.image_size)
+    builder, model = new_builder(config, unrolled), settled_model(config)
+    return builder, model, apply_layer(builder, model.stem, "stem", Spikes("input"))
+
+
+def new_builder(config, unrolled=False):
+    builder = Builder(time_steps=config.time_steps, unrolled=unrolled, rules=BUILT_IN)
+    builder.add(Input(name="input", shape=(config.image_size, config.image_size, 1)))
+    return builder
 
 
 def test_a_new_stream_starts_from_the_convolution_alone():
     for unrolled in (False, True):
         builder, model, stream = builder_with_stream(TWO, unrolled)
-        after = lower_downsample(builder, model.downsamples[0], "downsamples.0", stream)
+        after = apply_layer(builder, model.downsamples[0], "downsamples.0", stream)
         assert after.shape == (2, 2, 8)
         assert after.group == "downsamples.0.stream" != stream.group
         (term,) = after.terms
@@ -128,16 +134,13 @@ def test_replaced_modules_are_refused_by_name(path, module, named):
     with pytest.raises(LoweringError) as caught:
         lower(model)
     assert caught.value.module == named
-    builder = Builder(time_steps=2, unrolled=False)
-    stream = Stream(shape=(3, 3, 4), bias=np.zeros(4))
-    by_itself = {
-        "stem": lambda: lower_stem(builder, model.stem, 6),
-        "downsamples": lambda: lower_downsample(
-            builder, model.downsamples[0], "downsamples.0", stream
-        ),
+    builder = new_builder(TWO)
+    layer, arriving = {
+        "stem": ("stem", Spikes("input")),
+        "downsamples": ("downsamples.0", Stream(shape=(3, 3, 4), bias=np.zeros(4))),
     }[path.partition(".")[0]]
     with pytest.raises(LoweringError, match=f"cannot lower '{named}': "):
-        by_itself()
+        apply_layer(builder, model.get_submodule(layer), layer, arriving)
 
 
 def test_the_presets_colour_and_events_lower_on_a_smaller_map():

@@ -390,3 +390,10 @@ def test_bad_layers_are_refused():
         ann_energy([])
     with refused("cost table 'loihi1' has no multiply-accumulate for a non-spiking network"):
         ann_energy([layer], "loihi1")
+
+
+def test_blocks_of_a_network_of_ones_own_have_the_same_parts():
+    assert part_of("layers.4.moe.experts.2.hidden") == "experts.2"
+    assert part_of("layers.4.attention.q") == "attention"
+    assert part_of("layers.6.readout") == "head"
+    assert part_of("layers.1") == "other"
