@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from file_faults import FAULTS, WHEN, damage, fault_at, kill_at, temporaries, trials
+from graphs import assert_same_graph, assert_same_value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_programs import fixed_program, float_program
@@ -43,32 +44,6 @@ from hardware.ir.serialize import (
 )
 
 PROGRAMS = {"float": float_program, "fixed": fixed_program}
-
-
-def assert_same_value(found: object, expected: object, where: str) -> None:
-    """Same type and, for arrays, same dtype, shape and bits."""
-    if isinstance(expected, np.ndarray):
-        assert isinstance(found, np.ndarray), where
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), where
-        assert found.tobytes() == expected.tobytes(), where
-    else:
-        assert type(found) is type(expected), where
-        assert repr(found) == repr(expected), where
-
-
-def assert_same_graph(found: SpikeGraph, expected: SpikeGraph) -> None:
-    """Compare every field by its name."""
-    assert list(found.populations) == list(expected.populations)
-    assert len(found.synapses) == len(expected.synapses)
-    pairs = [(found.populations[name], part) for name, part in expected.populations.items()]
-    for one, other in [*pairs, *zip(found.synapses, expected.synapses, strict=True)]:
-        assert type(one) is type(other)
-        for field in fields(other):
-            where = f"{other}: {field.name}"
-            assert_same_value(getattr(one, field.name), getattr(other, field.name), where)
-    for name in ("time_steps", "arithmetic", "gate_limits", "notes"):
-        assert_same_value(getattr(found, name), getattr(expected, name), name)
-    assert found.fingerprint == expected.fingerprint
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
