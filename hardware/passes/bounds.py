@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import accumulation_limit, shift
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import GATE_ROLES, LIF, Input, Population, is_graded, size
-from hardware.ir.synapses import AnySynapse, Conv2d, Expert
+from hardware.ir.operators import make_operator
+from hardware.ir.synapses import AnySynapse, Conv2d, Expert, Sparse
 
 Bounds = tuple[np.ndarray, np.ndarray]  # (lowest, highest), each (n,)
-Incoming = tuple[AnySynapse, csr_matrix]
 
 
 def message_bounds(population: Population, current: Bounds | None, *, fixed: bool) -> Bounds:
@@ -39,28 +38,25 @@ def message_bounds(population: Population, current: Bounds | None, *, fixed: boo
 
 
 def current_bounds(
-    n: int,
-    incoming: Sequence[Incoming],
+    graph: SpikeGraph,
+    name: str,
+    incoming: Sequence[AnySynapse],
     messages: Mapping[str, Bounds],
-    gate_limits: Mapping[str, int],
     *,
     fixed: bool,
 ) -> Bounds:
-    """Bounds of the accumulated input of a population of `n` neurons.
+    """Bounds of the accumulated input of a population, each (n,).
 
     Signs are kept apart, and of synapses that belong to experts of one router only the K largest
     contributions count, since no more than K of its experts carry spikes at a step.
     """
+    n = size(graph.populations[name])
     low, high = np.zeros(n), np.zeros(n)
     experts: dict[str, dict[int, list[np.ndarray]]] = {}
-    for synapse, matrix in incoming:
-        below, above = messages[synapse.source]
-        positive, negative = matrix.maximum(0), matrix.minimum(0)
-        lowest = positive @ below + negative @ above
-        highest = positive @ above + negative @ below
+    for synapse in incoming:
+        lowest, highest = _synapse_bounds(graph, synapse, messages[synapse.source])
         if fixed:
-            lowest = shift(lowest.astype(np.int64), synapse.exponent).astype(np.float64)
-            highest = shift(highest.astype(np.int64), synapse.exponent).astype(np.float64)
+            lowest, highest = shift(lowest, synapse.exponent), shift(highest, synapse.exponent)
         if synapse.expert is None:
             low, high = low + lowest, high + highest
         else:
@@ -69,11 +65,22 @@ def current_bounds(
             sums[0] = sums[0] + lowest
             sums[1] = sums[1] + highest
     for router, by_index in experts.items():
-        active = gate_limits[router]
+        active = graph.gate_limits[router]
         lowest = np.sort(np.stack([np.minimum(s[0], 0) for s in by_index.values()]), axis=0)
         highest = np.sort(np.stack([np.maximum(s[1], 0) for s in by_index.values()]), axis=0)
         low, high = low + lowest[:active].sum(axis=0), high + highest[::-1][:active].sum(axis=0)
     return low, high
+
+
+def _synapse_bounds(graph: SpikeGraph, synapse: AnySynapse, sent: Bounds) -> Bounds:
+    below, above = (b.astype(np.float64)[None] for b in sent)
+    positive, negative = (
+        make_operator(graph, replace(synapse, weight=part), np.dtype(np.float64))
+        for part in (np.maximum(synapse.weight, 0), np.minimum(synapse.weight, 0))
+    )
+    lowest = positive(below) + negative(above)
+    highest = positive(above) + negative(below)
+    return lowest[0], highest[0]
 
 
 def largest(bounds: Bounds) -> float:
@@ -84,7 +91,7 @@ def largest(bounds: Bounds) -> float:
 def population_bounds(
     graph: SpikeGraph,
     name: str,
-    incoming: Sequence[Incoming],
+    incoming: Sequence[AnySynapse],
     messages: Mapping[str, Bounds],
     *,
     fixed: bool,
@@ -97,12 +104,11 @@ def population_bounds(
     """
     population = graph.populations[name]
     known = dict(messages)
-    if any(s.source == name for s, _ in incoming):
+    if any(s.source == name for s in incoming):
         if not isinstance(population, LIF):
             raise GraphError(f"relay '{name}' has a loop onto itself: its sum has no bound")
         known[name] = message_bounds(population, None, fixed=fixed)
-    trusted = trusted_marks(graph, incoming)
-    return current_bounds(size(population), trusted, known, graph.gate_limits, fixed=fixed)
+    return current_bounds(graph, name, trusted_marks(graph, incoming), known, fixed=fixed)
 
 
 def check_bounds(graph: SpikeGraph) -> None:
@@ -110,8 +116,7 @@ def check_bounds(graph: SpikeGraph) -> None:
     messages: dict[str, Bounds] = {}
     for name in graph.order:
         population = graph.populations[name]
-        incoming = [(s, graph.matrix(s)) for s in graph.incoming(name)]
-        bounds = population_bounds(graph, name, incoming, messages, fixed=True)
+        bounds = population_bounds(graph, name, graph.incoming(name), messages, fixed=True)
         limit = accumulation_limit(population)
         if largest(bounds) > limit:
             raise GraphError(
@@ -121,24 +126,24 @@ def check_bounds(graph: SpikeGraph) -> None:
         messages[name] = message_bounds(population, bounds, fixed=True)
 
 
-def trusted_marks(graph: SpikeGraph, incoming: Sequence[Incoming]) -> list[Incoming]:
+def trusted_marks(graph: SpikeGraph, incoming: Sequence[AnySynapse]) -> list[AnySynapse]:
     """The synapses, without the `expert` mark where the graph does not show that it is true.
 
     It is true of experts behind gates of their own, all of one population, which keeps the limit,
     token by token (a sum over tokens may hear another expert from each).
     """
-    gates = [s.expert and _gate_before(graph, s, s.expert) for s, _ in incoming]
+    gates = [s.expert and _gate_before(graph, s, s.expert) for s in incoming]
     found: dict[str, set[str]] = {}
-    for (synapse, _), gate in zip(incoming, gates, strict=True):
+    for synapse, gate in zip(incoming, gates, strict=True):
         if synapse.expert is not None and gate is not None:
             found.setdefault(synapse.expert[0], set()).add(gate)
     trusted = []
-    for (synapse, matrix), gate in zip(incoming, gates, strict=True):
+    for synapse, gate in zip(incoming, gates, strict=True):
         if synapse.expert is not None:
             router = synapse.expert[0]
             if gate is None or len(found[router]) > 1 or not _keeps_limit(graph, gate, router):
                 synapse = replace(synapse, expert=None)
-        trusted.append((synapse, matrix))
+        trusted.append(synapse)
     return trusted
 
 
@@ -183,7 +188,7 @@ def _keeps_limit(graph: SpikeGraph, gate: str, router: str) -> bool:
 
 def _reads_only(graph: SpikeGraph, synapse: AnySynapse, expert: int) -> bool:
     """Whether a synapse from gates (..., E) uses the gates of one expert alone."""
-    columns = np.unique(graph.matrix(synapse).tocoo().col)
+    columns = np.unique(_connections(graph, synapse)[1])
     return bool(np.all(columns % graph.populations[synapse.source].shape[-1] == expert))
 
 
@@ -193,8 +198,18 @@ def _tokens(graph: SpikeGraph, name: str) -> int:
 
 def _is_token_wise(graph: SpikeGraph, synapse: AnySynapse) -> bool:
     """Whether each neuron of a map reads its own position alone."""
-    if isinstance(synapse, Conv2d) and synapse.weight.shape[2:] == (1, 1):
-        return synapse.stride == (1, 1) and synapse.padding == (0, 0)
-    matrix = graph.matrix(synapse).tocoo()
+    if isinstance(synapse, Conv2d):
+        single = synapse.weight.shape[2:] == (1, 1)
+        return single and synapse.stride == (1, 1) and synapse.padding == (0, 0)
+    rows, columns = _connections(graph, synapse)
     target, source = (graph.populations[n].shape[-1] for n in (synapse.target, synapse.source))
-    return bool(np.all(matrix.row // target == matrix.col // source))
+    return bool(np.all(rows // target == columns // source))
+
+
+def _connections(graph: SpikeGraph, synapse: AnySynapse) -> tuple[np.ndarray, np.ndarray]:
+    """(neurons of the target, neurons of the source) of all weights that are not zero."""
+    if isinstance(synapse, Sparse):
+        used = synapse.weight != 0
+        return synapse.rows[used], synapse.columns[used]
+    matrix = graph.matrix(synapse).tocoo()
+    return matrix.row, matrix.col

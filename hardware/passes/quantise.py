@@ -17,7 +17,6 @@ import hashlib
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import DECAY_UNITY, MAX_ACCUMULATED
@@ -28,7 +27,6 @@ from hardware.ir.validate import MAX_THRESHOLD
 from hardware.passes.bias import check_logic, largest_bias, split_bias
 from hardware.passes.bounds import (
     Bounds,
-    Incoming,
     largest,
     message_bounds,
     population_bounds,
@@ -59,10 +57,6 @@ def quantise(graph: SpikeGraph) -> SpikeGraph:
 class _Quantiser:
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
-        self.incoming = {
-            name: [(s, csr_matrix(graph.matrix(s), dtype=np.float64)) for s in graph.incoming(name)]
-            for name in graph.order
-        }
         self.scale: dict[str, float] = {}
         self.weights: dict[int, tuple[np.ndarray, int]] = {}
         self.real: dict[str, Bounds] = {}
@@ -71,7 +65,7 @@ class _Quantiser:
     def run(self) -> SpikeGraph:
         for name in self.graph.order:
             current = population_bounds(
-                self.graph, name, self.incoming[name], self.real, fixed=False
+                self.graph, name, self.graph.incoming(name), self.real, fixed=False
             )
             self.real[name] = message_bounds(self.graph.populations[name], current, fixed=False)
         for population in self.graph.of_kind(Input):
@@ -129,7 +123,7 @@ class _Quantiser:
         for name in group.names:
             population = self.graph.populations[name]
             current = population_bounds(
-                self.graph, name, self.incoming[name], self.real, fixed=False
+                self.graph, name, self.graph.incoming(name), self.real, fixed=False
             )
             reach, bias = largest(current), largest_bias(population)
             limits.append(MAX_ACCUMULATED / (reach + bias) if reach + bias > 0 else np.inf)
@@ -188,7 +182,7 @@ class _Quantiser:
 
     def _try(self, group: ScaleGroup, scale: float, *, exact: bool) -> bool:
         """Quantise with this scale; False if the accumulated input could leave its range."""
-        incoming: dict[str, list[Incoming]] = {name: [] for name in group.names}
+        incoming: dict[str, list[AnySynapse]] = {name: [] for name in group.names}
         for name in group.names:
             self.scale[name] = scale
             for synapse in self.graph.incoming(name):
@@ -205,10 +199,7 @@ class _Quantiser:
                         f"the scale {scale:.3g} that the other inputs of '{name}' allow"
                     )
                 self.weights[id(synapse)] = (mantissa, exponent)
-                whole = replace(synapse, weight=mantissa, exponent=exponent)
-                incoming[name].append(
-                    (whole, csr_matrix(self.graph.matrix(whole), dtype=np.float64))
-                )
+                incoming[name].append(replace(synapse, weight=mantissa, exponent=exponent))
         for name in (n for n in self.graph.order if n in group.names):
             known = self._messages_with_defaults()
             current = population_bounds(self.graph, name, incoming[name], known, fixed=True)

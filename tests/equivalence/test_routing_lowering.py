@@ -287,8 +287,8 @@ def test_an_expert_works_only_where_its_gate_is_open(name, arithmetic):
 def marks(graph):
     """(population, synapse, whether its mark is trusted) of every marked synapse."""
     for name in graph.order:
-        incoming = [(s, graph.matrix(s)) for s in graph.incoming(name)]
-        for (synapse, _), (kept, _) in zip(incoming, trusted_marks(graph, incoming), strict=True):
+        incoming = graph.incoming(name)
+        for synapse, kept in zip(incoming, trusted_marks(graph, incoming), strict=True):
             if synapse.expert is not None:
                 yield name, synapse, kept.expert is not None
 

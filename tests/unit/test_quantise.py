@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 from tiny_models import settled_model, tiny_config, tiny_images
 
 from hardware.errors import BackendError, GraphError
@@ -214,11 +213,18 @@ def test_bounds_are_the_extremes_over_all_messages(active, exponent):
     incoming = []
     for name, weight in weights.items():
         expert = ("router", int(name[1])) if name.startswith("h") else None
-        synapse = Dense(source=name, weight=2 * weight, expert=expert, **fields)
-        incoming.append((synapse, csr_matrix(2.0 * weight)))
+        incoming.append(Dense(source=name, weight=2 * weight, expert=expert, **fields))
+    sources = {n: Input(name=n, shape=(w.shape[1],), kind="binary") for n, w in weights.items()}
+    graph = SpikeGraph(
+        populations={**sources, "n": Readout(name="n", shape=(4,), bias=np.zeros(4, int))},
+        synapses=tuple(incoming),
+        time_steps=1,
+        arithmetic="fixed",
+        gate_limits={"router": active},
+    )
     messages = {n: (np.zeros(w.shape[1]), np.ones(w.shape[1])) for n, w in weights.items()}
     messages["graded"] = (np.array([-5.0]), np.array([3.0]))
-    low, high = current_bounds(4, incoming, messages, {"router": active}, fixed=True)
+    low, high = current_bounds(graph, "n", incoming, messages, fixed=True)
 
     sums = []
     for free in itertools.product([0, 1], repeat=3):
