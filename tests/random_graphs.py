@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from graphs import Case, Maker
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from hardware.ir import LIF, Conv2d, Dense, Input, Readout, Sparse, SpikeGraph
@@ -21,6 +22,15 @@ from hardware.ir.synapses import AnySynapse, conv_output_shape
 TRIALS = int(os.environ.get("SPIKINGMOE_TRIALS", "0"))
 
 MANY_GROUPS = (127, 128, 130, 256)  # around the int8 and uint8 fields of stock processes
+
+
+def examples(count: int) -> settings:
+    """`count` random examples, a hundred times SPIKINGMOE_TRIALS if that is set."""
+    return settings(
+        max_examples=100 * TRIALS or count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
 
 
 @st.composite
@@ -66,9 +76,7 @@ class WideMaker(Maker):
     def convolution(self, source: Population, target: str) -> Conv2d:
         synapse, _ = random_convolution(self.draw, self.rng, source.shape)
         weight, exponent = self.weights(synapse.weight.shape, source)
-        return replace(
-            synapse, source=source.name, target=target, weight=weight, exponent=exponent
-        )
+        return replace(synapse, source=source.name, target=target, weight=weight, exponent=exponent)
 
     def loop(self, name: str) -> None:
         """Relays pass on (their sums must not grow); neurons also excite and inhibit each other."""
@@ -124,7 +132,9 @@ class One:
 
     def __repr__(self) -> str:
         ends = [p.shape for p in self.graph.populations.values()]
-        return f"One({self.graph.arithmetic}, {type(self.synapse).__name__}, {ends}, {self.synapse})"
+        return (
+            f"One({self.graph.arithmetic}, {type(self.synapse).__name__}, {ends}, {self.synapse})"
+        )
 
 
 @st.composite

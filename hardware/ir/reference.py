@@ -151,10 +151,10 @@ class _Runner:
             return input_values(self.graph, population, inputs)
         shape = (len(inputs), self.graph.time_steps, *population.shape)
         current = self.current(name, values, shape)
-        if self.fixed:
-            check_range(population, current)
         if self.loops[name]:
             return self._with_loops(name, current)
+        if self.fixed:
+            check_range(population, current)
         if isinstance(population, LIF):
             return lif_window(population, current, fixed=self.fixed)
         return self._graded(population, current)
