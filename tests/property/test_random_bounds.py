@@ -70,10 +70,12 @@ def outcome(run, graph: SpikeGraph, inputs: np.ndarray) -> SpikeTrace | None:
 
 @examples(120)
 @given(
-    bits=st.integers(12, 24),
-    inputs=st.integers(1, 12),
+    bits=st.sampled_from([12, 17, 18, 19, 24]),
+    inputs=st.integers(1, 6),
     exponent=st.integers(-8, 2),
-    decay=st.sampled_from([None, 0.0, 0.5, 1.0, 0.125, 4095 / 4096, 1 / 4096, 3001 / 4096]),
+    decay=st.sampled_from(
+        [None, None, None, 0.0, 0.5, 1.0, 0.125, 4095 / 4096, 1 / 4096, 3001 / 4096]
+    ),
     bias=st.sampled_from([0, 1, -1, 4095, -4095]),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -81,12 +83,12 @@ def test_sums_around_the_border_of_float32_are_exact(
     bits: int, inputs: int, exponent: int, decay: float | None, bias: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    weight = rng.choice([-256, -254, -130, -128, -2, 0, 2, 126, 128, 130, 254], (3, inputs))
+    weight = rng.choice([-256, -254, -130, -128, -2, 0, 2, 126, 128, 130, 254], (12, inputs))
     graph = single(weight, bits, exponent=exponent, decay=decay, bias=bias)
     top = 2 ** (bits - 1) - 1
-    size = (8, 2, inputs)
+    size = (40, 2, inputs)
     messages = rng.choice([-top, 1 - top, -1, 0, 1, top - 1, top], size)
-    messages[4:] = rng.integers(-top, top + 1, (4, 2, inputs))
+    messages[20:] = rng.integers(-top, top + 1, (20, 2, inputs))
     for scale in (1, 2**8):  # in range for most exponents, and beyond it for some
         expected = outcome(run_stream, graph, messages // scale)
         got = outcome(run_reference, graph, messages // scale)
