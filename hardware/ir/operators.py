@@ -11,25 +11,33 @@ was sent (a token whose expert is closed) has no row in the product.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from hardware.ir.arithmetic import MAX_V
+from hardware.ir.arithmetic import MAX_V, shift
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, is_graded, size
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense, Shape, Sparse, conv_output_shape
 
-#: (rows, *source shape) messages -> (rows, n_target) currents, both of the operator's number format.
+#: (rows, *source shape) messages, of any number format -> (rows, n_target) currents.
 Operator = Callable[[np.ndarray], np.ndarray]
 
 EXACT_FLOAT32, EXACT_FLOAT64 = 2**24, 2**53
 PATCH_BYTES = 8 * 2**20  # of the patches of a convolution that are made at a time: within the cache
+FEW_WORDS = 32  # up to so many a loop over columns beats a reduction over short rows
 SPARSE_ROWS = 0.6  # share of rows with a message below which picking them out pays
 
 
 def make_operator(graph: SpikeGraph, synapse: AnySynapse, dtype: np.dtype) -> Operator:
-    """The fastest form of a synapse for batches of messages; the exponent is not applied."""
+    """The fastest form of a synapse for batches of messages, computed in `dtype`."""
+    scaled = synapse.weight * 2.0**synapse.exponent
+    if synapse.exponent and np.array_equal(scaled, np.rint(scaled)):  # then no sum is floored
+        return make_operator(graph, replace(synapse, weight=scaled, exponent=0), dtype)
+    if synapse.exponent:
+        sums = make_operator(graph, replace(synapse, exponent=0), dtype)
+        return lambda messages: shift(sums(messages), synapse.exponent)
     shape = graph.populations[synapse.source].shape
     if isinstance(synapse, Dense):
         return _on_rows(_product(synapse.weight.T, dtype), int(np.prod(shape)))
@@ -101,11 +109,10 @@ def _is_one_to_one(graph: SpikeGraph, synapse: Sparse) -> bool:
 
 
 def _scaled(weight: np.ndarray) -> Operator:
-    same = weight[0] if np.all(weight == weight[0]) else weight
+    same = weight[:1] if np.all(weight == weight[0]) else weight
 
     def apply(messages: np.ndarray) -> np.ndarray:
-        flat = messages.reshape(len(messages), -1)
-        return flat * same
+        return messages.reshape(len(messages), -1).astype(weight.dtype, copy=False) * same
 
     return apply
 
@@ -115,16 +122,30 @@ def _product(weight: np.ndarray, dtype: np.dtype) -> Operator:
     weight = np.ascontiguousarray(weight, dtype=dtype)
 
     def apply(rows: np.ndarray) -> np.ndarray:
-        sent = rows.any(axis=1)
+        sent = _any_in_row(rows)
         share = np.count_nonzero(sent) / max(1, len(sent))
         if share > SPARSE_ROWS:
-            return rows @ weight
+            return rows.astype(dtype, copy=False) @ weight
         out = np.zeros((len(rows), weight.shape[1]), dtype)
         if share > 0:
-            out[sent] = rows[sent] @ weight
+            out[sent] = rows[sent].astype(dtype, copy=False) @ weight
         return out
 
     return apply
+
+
+def _any_in_row(rows: np.ndarray) -> np.ndarray:
+    """(rows,) whether a row holds anything but zeros; booleans are looked at eight at a time."""
+    rows = np.ascontiguousarray(rows)
+    width = rows.shape[1] * rows.itemsize
+    if rows.dtype == bool and width % 8 == 0:
+        rows = rows.view(np.uint64)
+    if rows.shape[1] <= FEW_WORDS:
+        sent = rows[:, 0] != 0
+        for column in range(1, rows.shape[1]):
+            sent |= rows[:, column] != 0
+        return sent
+    return rows.any(axis=1)
 
 
 def _on_rows(product: Operator, width: int) -> Operator:
@@ -141,7 +162,7 @@ def _listed(matrix: csr_matrix) -> Operator:
         flat = messages.reshape(len(messages), -1)
         if not flat.any():
             return np.zeros((len(flat), matrix.shape[0]), matrix.dtype)
-        return np.ascontiguousarray((matrix @ flat.T).T)
+        return np.ascontiguousarray((matrix @ np.ascontiguousarray(flat.T, matrix.dtype)).T)
 
     return apply
 
@@ -188,7 +209,7 @@ def _convolution(synapse: Conv2d, shape: Shape, dtype: np.dtype) -> Operator:
     def apply(messages: np.ndarray) -> np.ndarray:
         out = np.empty((len(messages), height * width * channels_out), dtype)
         maps = messages.reshape(-1, *shape)
-        patches = np.empty((min(at_a_time, len(maps)), height, width, n_taps, channels), dtype)
+        patches = np.empty((min(at_a_time, len(maps)), height, width, n_taps, channels), maps.dtype)
         for start in range(0, len(maps), at_a_time):
             some = maps[start : start + at_a_time]
             if not some.any():
@@ -210,7 +231,7 @@ def _depthwise(synapse: Conv2d, shape: Shape, dtype: np.dtype) -> Operator:
     kernel = np.ascontiguousarray(synapse.weight[:, 0].transpose(1, 2, 0), dtype=dtype)
 
     def apply(messages: np.ndarray) -> np.ndarray:
-        maps = taps.pad(messages.reshape(-1, *shape))
+        maps = taps.pad(messages.reshape(-1, *shape).astype(dtype, copy=False))
         out = np.zeros((len(maps), *taps.out), dtype)
         for y, x, high, wide in taps.places:
             out += maps[:, high, wide] * kernel[y, x]

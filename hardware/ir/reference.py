@@ -16,7 +16,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 import numpy as np
 
 from hardware.errors import BackendError
-from hardware.ir.arithmetic import check_range, lif_step, quantise_input, shift
+from hardware.ir.arithmetic import check_range, lif_step, quantise_input
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout
 from hardware.ir.operators import Operator, exact_dtype, largest_message, make_operator
@@ -198,15 +198,11 @@ class _Runner:
     def deliver(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
         """(S, T, *source shape) messages -> (S, T, n_target) currents, in an array of its own."""
         operator = self.operators.get(id(synapse))
-        dtype = self.dtypes[synapse.target]
         if operator is None:
-            operator = make_operator(self.graph, synapse, dtype)
+            operator = make_operator(self.graph, synapse, self.dtypes[synapse.target])
             self.operators[id(synapse)] = operator
         flat = sent.reshape(sent.shape[0] * sent.shape[1], *sent.shape[2:])
-        current = operator(flat.astype(dtype, copy=False))
-        if self.fixed:
-            current = shift(current, synapse.exponent)
-        return current.reshape(*sent.shape[:2], -1)
+        return operator(flat).reshape(*sent.shape[:2], -1)
 
     def _graded(self, population: Population, current: np.ndarray) -> np.ndarray:
         if isinstance(population, Readout):

@@ -55,8 +55,6 @@ def current_bounds(
     experts: dict[str, dict[int, list[np.ndarray]]] = {}
     for synapse in incoming:
         lowest, highest = _synapse_bounds(graph, synapse, messages[synapse.source])
-        if fixed:
-            lowest, highest = shift(lowest, synapse.exponent), shift(highest, synapse.exponent)
         if synapse.expert is None:
             low, high = low + lowest, high + highest
         else:
@@ -75,12 +73,12 @@ def current_bounds(
 def _synapse_bounds(graph: SpikeGraph, synapse: AnySynapse, sent: Bounds) -> Bounds:
     below, above = (b.astype(np.float64)[None] for b in sent)
     positive, negative = (
-        make_operator(graph, replace(synapse, weight=part), np.dtype(np.float64))
+        make_operator(graph, replace(synapse, weight=part, exponent=0), np.dtype(np.float64))
         for part in (np.maximum(synapse.weight, 0), np.minimum(synapse.weight, 0))
     )
     lowest = positive(below) + negative(above)
     highest = positive(above) + negative(below)
-    return lowest[0], highest[0]
+    return shift(lowest[0], synapse.exponent), shift(highest[0], synapse.exponent)
 
 
 def largest(bounds: Bounds) -> float:
