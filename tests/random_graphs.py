@@ -156,9 +156,10 @@ def one_synapse(draw: st.DrawFn, *, arithmetic: str | None = None) -> One:
             target = replace(target, shape=source.shape)
         synapse = _listed(draw, rng, size(source), size(target), kind)
     weight = synapse.weight * draw(st.sampled_from([0, 1, 1, 1]))
+    exponent = draw(st.integers(-8, 7)) if fixed else 0
     graph = SpikeGraph(
         populations={"source": source, "target": target},
-        synapses=(replace(synapse, weight=2 * weight if fixed else weight / 8),),
+        synapses=(replace(synapse, weight=2 * weight if fixed else weight / 8, exponent=exponent),),
         time_steps=1,
         arithmetic="fixed" if fixed else "float",
     )

@@ -189,8 +189,7 @@ class OperationCounter:
             reach = make_operator(self.graph, ones, np.dtype(np.float32))
             self.reaches[id(synapse)] = reach
         shape = self.graph.populations[synapse.source].shape
-        flat = sent.reshape(-1, *shape).astype(np.float32)
-        return (reach(flat) > 0).reshape(*sent.shape[:2], -1)
+        return (reach(sent.reshape(-1, *shape)) > 0).reshape(*sent.shape[:2], -1)
 
 
 def _add_up(parts: list[tuple[Tally, ...]]) -> tuple[Tally, ...]:
