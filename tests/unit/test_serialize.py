@@ -20,7 +20,7 @@ from sample_programs import fixed_program, float_program
 
 from hardware import archive
 from hardware.archive import encode_archive
-from hardware.errors import FileError, GraphError
+from hardware.errors import FileError, GraphError, HardwareError
 from hardware.files import read_archive, write_archive
 from hardware.ir import (
     LIF,
@@ -34,6 +34,8 @@ from hardware.ir import (
     one_to_one,
     serialize,
 )
+from hardware.ir.nodes import size
+from hardware.ir.reference import run_reference
 from hardware.ir.serialize import (
     FORMAT_VERSION,
     KIND,
@@ -42,6 +44,9 @@ from hardware.ir.serialize import (
     save_graph,
     to_arrays,
 )
+from hardware.passes.bounds import check_bounds
+from hardware.passes.pipeline import prepare
+from hardware.passes.quantise import quantise
 
 PROGRAMS = {"float": float_program, "fixed": fixed_program}
 
@@ -321,7 +326,24 @@ def check_loads_valid_or_refuses(path) -> SpikeGraph | None:
     if graph is not None:
         assert set(graph.depth) == set(graph.order) == set(graph.populations)
         assert_same_graph(from_arrays(*to_arrays(graph)), graph)
+        check_runs_or_refuses(graph)
     return graph
+
+
+def check_runs_or_refuses(graph: SpikeGraph) -> None:
+    """Whatever loads is prepared and run, or refused by the package's one class of errors."""
+    if sum(map(size, graph.populations.values())) * graph.time_steps > 100_000:
+        return  # it says that it is large, and it would be
+    try:
+        ready = prepare(graph)
+        check_bounds(ready if ready.arithmetic == "fixed" else quantise(ready))
+        inputs = np.zeros((1, 1, *ready.data_input.shape))
+        with np.errstate(all="ignore"):  # sums of 1e308 in floating point
+            simulated = run_reference(ready, inputs)
+    except HardwareError as error:
+        assert str(error).isprintable()  # noqa: PT017 - either may happen
+    else:
+        assert set(simulated.spikes) == set(ready.populations)
 
 
 @pytest.mark.parametrize("resealed", [False, True])
