@@ -3,6 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
+TORTURED := tests/unit/test_files.py tests/unit/test_serialize.py tests/unit/test_hostile_nir.py \
+	tests/property/test_random_graphs.py tests/property/test_random_bounds.py \
+	tests/property/test_random_models.py tests/equivalence/test_random_lava.py \
+	tests/end_to_end/test_supervisor.py tests/end_to_end/test_many_runs.py \
+	tests/end_to_end/test_exact_resume.py
 
 .PHONY: help setup demo test lint types imports check torture clean
 
@@ -41,7 +46,7 @@ imports: setup
 check: lint types imports
 
 torture: setup
-	TORTURE=$${TORTURE:-20000} SPIKINGMOE_TRIALS=$${TRIALS:-100} $(BIN)/python -m pytest tests/unit/test_files.py tests/unit/test_serialize.py tests/end_to_end/test_supervisor.py tests/end_to_end/test_exact_resume.py --timeout 7200
+	TORTURE=$${TORTURE:-20000} SPIKINGMOE_TRIALS=$${TRIALS:-100} $(BIN)/python -m pytest $(TORTURED) --timeout 7200
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from hardware.errors import BackendError
 from hardware.ir.graph import Arithmetic, SpikeGraph
-from hardware.ir.reference import Progress, run_reference
+from hardware.ir.reference import BATCH, Progress, run_batches, run_reference
 from hardware.ir.stream import run_stream
 from hardware.passes.pipeline import prepare
 from hardware.trace import SpikeTrace
@@ -75,6 +75,22 @@ def simulate(
     from hardware.lava.run import run_lava
 
     return run_lava(graph, inputs, record=keep, progress=progress, time_limit=time_limit)
+
+
+def simulate_batches(
+    graph: SpikeGraph, images: Any, *, size: int = BATCH, arithmetic: Arithmetic | None = None
+) -> Iterator[SpikeTrace]:
+    """The reference's traces of `size` samples after another, all populations: `simulate` for many images.
+
+    Args:
+        images: as for `simulate`; sliced along S, so that no more than a batch is ever copied.
+
+    Raises:
+        BackendError, GraphError: as `simulate`.
+    """
+    graph = prepare(graph, arithmetic)
+    starts = range(0, len(images), size)
+    return run_batches(graph, (to_inputs(graph, images[at : at + size]) for at in starts))
 
 
 def to_inputs(graph: SpikeGraph, images: Any) -> np.ndarray:

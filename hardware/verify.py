@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -128,6 +129,45 @@ def compare_traces(graph: SpikeGraph, left: SpikeTrace, right: SpikeTrace) -> Co
     )
 
 
+def join_comparisons(graph: SpikeGraph, parts: Sequence[Comparison]) -> Comparison:
+    """Comparisons of consecutive batches as the one comparison of all their samples.
+
+    Counts add up, and the first divergence is the earliest in hardware time, then in the graph's
+    order, then by sample: what `compare_traces` gives for the whole traces.
+
+    Raises:
+        BackendError: there is no part, or they are of other backends or populations.
+    """
+    if not parts:
+        raise BackendError("nothing was compared; give at least one batch of samples")
+    kinds = {(p.left, p.right, p.arithmetic, p.not_compared, tuple(p.by_population)) for p in parts}
+    if len(kinds) > 1:
+        raise BackendError("comparisons of different backends or populations cannot be added up")
+    place = {name: index for index, name in enumerate(graph.order)}
+    firsts, samples = [], 0
+    for part in parts:
+        if part.first is not None:
+            found = replace(part.first, sample=part.first.sample + samples)
+            step = found.step + graph.depth[found.population]
+            firsts.append((step, place[found.population], found.sample, found))
+        samples += part.samples
+    tables = [part.by_population for part in parts]
+    return replace(
+        parts[0],
+        samples=samples,
+        compared=sum(p.compared for p in parts),
+        differing=sum(p.differing for p in parts),
+        predictions_differ=sum(p.predictions_differ for p in parts),
+        graded_max_difference=float(np.max([p.graded_max_difference for p in parts])),
+        logits_max_difference=float(np.max([p.logits_max_difference for p in parts])),
+        first=min(firsts)[3] if firsts else None,
+        by_population={
+            name: (sum(t[name][0] for t in tables), sum(t[name][1] for t in tables))
+            for name in tables[0]
+        },
+    )
+
+
 def _largest_difference(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(left - right).max(initial=0.0))
 
@@ -188,6 +228,16 @@ class RoundingReport:
         }
 
 
+def join_roundings(parts: Sequence[RoundingReport]) -> RoundingReport:
+    """Reports of consecutive batches as the report of all their samples."""
+    margins = [p.largest_margin for p in parts if p.largest_margin is not None]
+    return RoundingReport(
+        samples=sum(p.samples for p in parts),
+        images_diverged=sum(p.images_diverged for p in parts),
+        largest_margin=max(margins, default=None),
+    )
+
+
 def rounding_divergence(
     graph: SpikeGraph, reference: SpikeTrace, rounded: SpikeTrace
 ) -> RoundingReport:
@@ -201,8 +251,9 @@ def rounding_divergence(
         n for n in graph.order if isinstance(graph.populations[n], LIF) and n in rounded.spikes
     ]
     for order, name in enumerate(names):
-        for place in np.argwhere(reference.spikes[name] != rounded.spikes[name]):
-            sample, step, *index = (int(i) for i in place)
+        unequal = reference.spikes[name] != rounded.spikes[name]
+        for sample in np.flatnonzero(unequal.reshape(len(unequal), -1).any(axis=1)).tolist():
+            step, *index = (int(i) for i in np.argwhere(unequal[sample])[0])
             found = (step + graph.depth[name], order, name, (step, *index))
             earliest[sample] = min(earliest.get(sample, found), found)
     margins = []

@@ -1,8 +1,8 @@
-"""Random small graphs for property and equivalence tests, and the comparison of two traces."""
+"""Random small graphs for property and equivalence tests; the comparison of two traces, of two graphs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from hypothesis import strategies as st
@@ -39,17 +39,11 @@ def cases(draw: st.DrawFn, *, arithmetic: str | None = None, least: int = 1, mos
     Numbers are dyadic or small integers, so that every sum is exact.
     """
     arithmetic = arithmetic or draw(st.sampled_from(["float", "fixed"]))
-    maker = _Maker(draw, arithmetic, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
-    graph = maker.graph(draw(st.integers(least, most)))
-    shape = (draw(st.integers(1, 4)), graph.time_steps, *graph.data_input.shape)
-    if graph.data_input.kind == "binary":
-        inputs = (maker.rng.random(shape) < 0.5).astype(float)
-    else:
-        inputs = maker.rng.integers(-8, 9, shape) / 8
-    return Case(graph, inputs)
+    maker = Maker(draw, arithmetic, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
+    return maker.case(draw(st.integers(least, most)), most_samples=4)
 
 
-class _Maker:
+class Maker:
     """Values come from `rng`, structure from `draw`, so that shrinking simplifies the structure."""
 
     def __init__(self, draw: st.DrawFn, arithmetic: str, rng: np.random.Generator) -> None:
@@ -60,6 +54,14 @@ class _Maker:
         self.has_loops = draw(st.booleans())
         self.populations: dict[str, Population] = {}
         self.synapses: list[AnySynapse] = []
+
+    def case(self, count: int, *, most_samples: int) -> Case:
+        """A graph of `count` hidden populations and 1 to `most_samples` samples for it."""
+        graph = self.graph(count)
+        shape = (self.draw(st.integers(1, most_samples)), graph.time_steps, *graph.data_input.shape)
+        if graph.data_input.kind == "binary":
+            return Case(graph, (self.rng.random(shape) < 0.5).astype(float))
+        return Case(graph, self.rng.integers(-8, 9, shape) / 8)
 
     def graph(self, count: int) -> SpikeGraph:
         kind = self.draw(st.sampled_from(["binary", "graded"]))
@@ -205,3 +207,29 @@ def assert_same(expected: SpikeTrace, got: SpikeTrace) -> None:
                 f"({len(differing)} of {spikes.size} differ)"
             )
     assert np.array_equal(expected.logits, got.logits), f"logits {expected.logits} and {got.logits}"
+
+
+def assert_same_value(found: object, expected: object, where: str) -> None:
+    """Same type and, for arrays, same dtype, shape and bits."""
+    if isinstance(expected, np.ndarray):
+        assert isinstance(found, np.ndarray), where
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), where
+        assert found.tobytes() == expected.tobytes(), where
+    else:
+        assert type(found) is type(expected), where
+        assert repr(found) == repr(expected), where
+
+
+def assert_same_graph(found: SpikeGraph, expected: SpikeGraph) -> None:
+    """Compare every field by its name."""
+    assert list(found.populations) == list(expected.populations)
+    assert len(found.synapses) == len(expected.synapses)
+    pairs = [(found.populations[name], part) for name, part in expected.populations.items()]
+    for one, other in [*pairs, *zip(found.synapses, expected.synapses, strict=True)]:
+        assert type(one) is type(other)
+        for field in fields(other):
+            where = f"{other}: {field.name}"
+            assert_same_value(getattr(one, field.name), getattr(other, field.name), where)
+    for name in ("time_steps", "arithmetic", "gate_limits", "notes"):
+        assert_same_value(getattr(found, name), getattr(expected, name), name)
+    assert found.fingerprint == expected.fingerprint

@@ -2,7 +2,12 @@
 
 from hardware.energy.ann import AnnLayer, ann_energy
 from hardware.energy.costs import COST_TABLES, Cost, CostTable, get_table
-from hardware.energy.counts import Operation, OperationCounts, count_operations
+from hardware.energy.counts import (
+    Operation,
+    OperationCounter,
+    OperationCounts,
+    count_operations,
+)
 from hardware.energy.report import EnergyReport, estimate, price
 
 __all__ = [
@@ -12,6 +17,7 @@ __all__ = [
     "CostTable",
     "EnergyReport",
     "Operation",
+    "OperationCounter",
     "OperationCounts",
     "ann_energy",
     "count_operations",

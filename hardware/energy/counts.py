@@ -7,17 +7,18 @@ Counts are of the balanced graph, before shift registers or any other legalisati
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from hardware.energy.parts import part_of, part_order
 from hardware.errors import HardwareError
+from hardware.ir.fan_out import fan_out
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout, is_graded, size
-from hardware.ir.synapses import AnySynapse
+from hardware.ir.operators import Operator, make_operator
+from hardware.ir.synapses import AnySynapse, Dense
 from hardware.trace import SpikeTrace
 
 SAMPLES_AT_ONCE = 64
@@ -111,23 +112,93 @@ def count_operations(graph: SpikeGraph, trace: SpikeTrace) -> OperationCounts:
         HardwareError: for a trace of another graph, a population that is missing or of another
             shape, no samples, or delays that are not balanced.
     """
-    _check_trace(graph, trace)
-    tallies: dict[int, Tally] = {}
-    populations = []
-    for name, population in graph.populations.items():
-        incoming = graph.incoming(name)
-        patterns = [_pattern(graph, synapse) for synapse in incoming]
-        for synapse, pattern in zip(incoming, patterns, strict=True):
-            tallies[id(synapse)] = _tally_synapse(graph, trace, synapse, pattern)
-        operations = _count_sent(population, trace)
-        if not isinstance(population, Input):
-            active = _count_active(population, trace, incoming, patterns)
-            operations |= _count_updates(population, active, trace.samples * graph.time_steps)
-        populations.append(Tally(where=name, part=part_of(name), operations=operations))
-    return OperationCounts(
-        samples=trace.samples,
-        synapses=tuple(tallies[id(synapse)] for synapse in graph.synapses),
-        populations=tuple(populations),
+    counter = OperationCounter(graph)
+    counter.add(trace)
+    return counter.counts
+
+
+class OperationCounter:
+    """Adds up what `graph` executed over traces of one batch of samples after another."""
+
+    def __init__(self, graph: SpikeGraph) -> None:
+        self.graph = graph
+        self.parts: list[OperationCounts] = []
+        self.fan_outs = {id(s): fan_out(graph, s) for s in graph.synapses}
+        self.reaches: dict[int, Operator] = {}
+
+    def add(self, trace: SpikeTrace) -> None:
+        """Count a trace of the next samples; what is refused, and why, as in `count_operations`."""
+        graph = self.graph
+        _check_trace(graph, trace)
+        tallies = [
+            _tally_synapse(graph, trace, synapse, self.fan_outs[id(synapse)])
+            for synapse in graph.synapses
+        ]
+        populations = []
+        for name, population in graph.populations.items():
+            operations = _count_sent(population, trace)
+            if not isinstance(population, Input):
+                active = self._count_active(population, trace)
+                operations |= _count_updates(population, active, trace.samples * graph.time_steps)
+            populations.append(Tally(where=name, part=part_of(name), operations=operations))
+        self.parts.append(
+            OperationCounts(
+                samples=trace.samples, synapses=tuple(tallies), populations=tuple(populations)
+            )
+        )
+
+    @property
+    def counts(self) -> OperationCounts:
+        """Over all samples so far; HardwareError if there were none."""
+        if not self.parts:
+            raise HardwareError("no samples were counted; add a trace of at least 1")
+        return OperationCounts(
+            samples=sum(part.samples for part in self.parts),
+            synapses=_add_up([part.synapses for part in self.parts]),
+            populations=_add_up([part.populations for part in self.parts]),
+        )
+
+    def _count_active(self, population: Population, trace: SpikeTrace) -> int:
+        """Number of (sample, step, neuron) at which a message arrives or a bias drives the neuron."""
+        bias = np.asarray(getattr(population, "bias", 0)) != 0
+        bias = np.broadcast_to(bias, population.shape).ravel()
+        if bias.all():
+            return trace.spikes[population.name].size
+        count = 0
+        for start in range(0, trace.samples, SAMPLES_AT_ONCE):
+            chunk = slice(start, start + SAMPLES_AT_ONCE)
+            shape = (*trace.spikes[population.name][chunk].shape[:2], size(population))
+            active = np.broadcast_to(bias, shape).copy()
+            for synapse in self.graph.incoming(population.name):
+                sent = _sent(trace, synapse.source)[chunk]
+                if synapse.source == synapse.target:
+                    sent = np.roll(sent, synapse.delay, axis=1)
+                active |= self._reached(synapse, sent)
+            count += int(np.count_nonzero(active))
+        return count
+
+    def _reached(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
+        """(S, T, n_source) messages -> (S, T, n_target or 1) whether at least one arrives."""
+        used = synapse.weight != 0
+        if isinstance(synapse, Dense) and used.all():
+            return sent.any(axis=-1, keepdims=True)
+        reach = self.reaches.get(id(synapse))
+        if reach is None:
+            # Counts of connections onto a neuron stay far below 2^24: exact in float32.
+            ones = replace(synapse, weight=used.astype(np.float32), exponent=0)
+            reach = make_operator(self.graph, ones, np.dtype(np.float32))
+            self.reaches[id(synapse)] = reach
+        shape = self.graph.populations[synapse.source].shape
+        return (reach(sent.reshape(-1, *shape)) > 0).reshape(*sent.shape[:2], -1)
+
+
+def _add_up(parts: list[tuple[Tally, ...]]) -> tuple[Tally, ...]:
+    return tuple(
+        replace(
+            same[0],
+            operations={o: sum(t.operations[o] for t in same) for o in same[0].operations},
+        )
+        for same in zip(*parts, strict=True)
     )
 
 
@@ -169,19 +240,11 @@ def _sent(trace: SpikeTrace, name: str) -> np.ndarray:
     return values.reshape(*values.shape[:2], -1).astype(bool, copy=False)
 
 
-def _pattern(graph: SpikeGraph, synapse: AnySynapse) -> csr_matrix:
-    """(n_target, n_source), 1 where a non-zero weight is stored."""
-    matrix = graph.matrix(synapse)
-    ones = np.ones(matrix.nnz, dtype=np.float32)
-    return csr_matrix((ones, matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
 def _tally_synapse(
-    graph: SpikeGraph, trace: SpikeTrace, synapse: AnySynapse, pattern: csr_matrix
+    graph: SpikeGraph, trace: SpikeTrace, synapse: AnySynapse, fan_outs: np.ndarray
 ) -> Tally:
     messages = np.count_nonzero(_sent(trace, synapse.source), axis=(0, 1)).astype(np.int64)
-    fan_out = pattern.getnnz(axis=0).astype(np.int64)
-    synops = int(messages @ fan_out)
+    synops = int(messages @ fan_outs)
     graded = is_graded(graph.populations[synapse.source])
     kind = Operation.MULTIPLY_ACCUMULATE if graded else Operation.ACCUMULATE
     return Tally(
@@ -196,41 +259,6 @@ def _count_sent(population: Population, trace: SpikeTrace) -> dict[Operation, in
         return {}
     kind = Operation.GRADED_MESSAGE if is_graded(population) else Operation.SPIKE
     return {kind: int(np.count_nonzero(trace.spikes[population.name]))}
-
-
-def _count_active(
-    population: Population,
-    trace: SpikeTrace,
-    incoming: list[AnySynapse],
-    patterns: list[csr_matrix],
-) -> int:
-    """Number of (sample, step, neuron) at which a message arrives or a bias drives the neuron."""
-    bias = np.broadcast_to(
-        np.asarray(getattr(population, "bias", 0)) != 0, population.shape
-    ).ravel()
-    if bias.all():
-        return trace.spikes[population.name].size
-    count = 0
-    for start in range(0, trace.samples, SAMPLES_AT_ONCE):
-        chunk = slice(start, start + SAMPLES_AT_ONCE)
-        shape = (*trace.spikes[population.name][chunk].shape[:2], size(population))
-        active = np.broadcast_to(bias, shape).copy()
-        for synapse, pattern in zip(incoming, patterns, strict=True):
-            sent = _sent(trace, synapse.source)[chunk]
-            if synapse.source == synapse.target:
-                sent = np.roll(sent, synapse.delay, axis=1)
-            active |= _reached(pattern, sent)
-        count += int(np.count_nonzero(active))
-    return count
-
-
-def _reached(pattern: csr_matrix, sent: np.ndarray) -> np.ndarray:
-    """(S, T, n_source) messages -> (S, T, n_target or 1) whether at least one arrives."""
-    rows, columns = pattern.shape or (0, 0)
-    if pattern.nnz == rows * columns:
-        return sent.any(axis=-1, keepdims=True)
-    flat = sent.reshape(-1, sent.shape[-1]).T.astype(np.float32)
-    return (pattern @ flat > 0).T.reshape(*sent.shape[:2], -1)
 
 
 def _count_updates(population: Population, active: int, steps: int) -> dict[Operation, int]:

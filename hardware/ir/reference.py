@@ -11,7 +11,7 @@ start from what it sent while the pipeline filled (`hardware.ir.stream` shows th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import numpy as np
 
@@ -46,26 +46,49 @@ def run_reference(
         BackendError: for inputs of the wrong shape or delays that are not balanced.
     """
     inputs = check_inputs(graph, inputs)
-    if not graph.is_balanced:
-        raise BackendError("the reference needs balanced delays; run the pass balance_delays first")
     started = time.perf_counter()
-    recorded = set(graph.populations if record is None else record)
-    keep = recorded | {graph.readout.name}
-    runner = _Runner(graph)
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in graph.populations if name in recorded}
-    currents: list[np.ndarray] = []
-    for start in range(0, len(inputs), BATCH):
-        values = runner.window(inputs[start : start + BATCH], keep)
+    recorded = list(graph.populations if record is None else record)
+    kept: dict[str, list[np.ndarray]] = {n: [] for n in graph.populations if n in set(recorded)}
+    logits: list[np.ndarray] = []
+    parts = (inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH))
+    for trace in run_batches(graph, parts, record=recorded):
         for name, chunks in kept.items():
-            chunks.append(values[name])
-        currents.append(values[graph.readout.name])
+            chunks.append(trace.spikes[name])
+        logits.append(trace.logits)
         if progress:
-            progress(min(start + BATCH, len(inputs)), len(inputs))
+            progress(sum(map(len, logits)), len(inputs))
     return SpikeTrace(
         spikes={name: np.concatenate(chunks) for name, chunks in kept.items()},
-        logits=to_logits(graph, np.concatenate(currents)),
+        logits=np.concatenate(logits),
         meta=run_meta(graph, "reference", len(inputs), time.perf_counter() - started),
     )
+
+
+def run_batches(
+    graph: SpikeGraph, batches: Iterable[np.ndarray], *, record: Iterable[str] | None = None
+) -> Iterator[SpikeTrace]:
+    """The trace of each batch of one stream of samples: as `run_reference` of all, in the memory of one.
+
+    Args:
+        batches: each (S, T or 1, *input shape), real units; what loops have in flight goes on from
+            one to the next.
+        record: populations to keep; all by default.
+
+    Raises:
+        BackendError: for inputs of the wrong shape or delays that are not balanced.
+    """
+    if not graph.is_balanced:
+        raise BackendError("the reference needs balanced delays; run the pass balance_delays first")
+    recorded = set(graph.populations if record is None else record)
+    runner = _Runner(graph)
+    for batch in batches:
+        inputs, started = check_inputs(graph, batch), time.perf_counter()
+        values = runner.window(inputs, recorded | {graph.readout.name})
+        yield SpikeTrace(
+            spikes={name: values[name] for name in graph.populations if name in recorded},
+            logits=to_logits(graph, values[graph.readout.name]),
+            meta=run_meta(graph, "reference", len(inputs), time.perf_counter() - started),
+        )
 
 
 def check_inputs(graph: SpikeGraph, inputs: np.ndarray) -> np.ndarray:
@@ -151,10 +174,10 @@ class _Runner:
             return input_values(self.graph, population, inputs)
         shape = (len(inputs), self.graph.time_steps, *population.shape)
         current = self.current(name, values, shape)
-        if self.fixed:
-            check_range(population, current)
         if self.loops[name]:
             return self._with_loops(name, current)
+        if self.fixed:
+            check_range(population, current)
         if isinstance(population, LIF):
             return lif_window(population, current, fixed=self.fixed)
         return self._graded(population, current)

@@ -87,10 +87,10 @@ def _of_synapse(
         return sources, sources * chip.axon_words(block.neurons, block.neurons)
     if isinstance(synapse, Conv2d):
         return _of_convolution(graph, chip, synapse, block)
-    rows = np.arange(math.prod(graph.populations[synapse.target].shape))
-    rows = rows.reshape(graph.populations[synapse.target].shape)[block.slices].ravel()
-    matrix = graph.matrix(synapse)[rows]
-    weights = matrix.getnnz(axis=0)
+    inside = np.zeros(graph.populations[synapse.target].shape, dtype=bool)
+    inside[block.slices] = True
+    used = inside.ravel()[synapse.rows] & (synapse.weight != 0)
+    weights = np.bincount(synapse.columns[used])
     sizes = Counter(weights[weights > 0].tolist())
     words = sum(count * chip.axon_words(n, block.neurons) for n, count in sizes.items())
     return sum(sizes.values()), words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from spikingmoe.layers.expert import Experts
 BATCH = 256
 
 
-@torch.no_grad()
 def record_torch(
     model: Model,
     images: Tensor,
@@ -43,32 +42,54 @@ def record_torch(
         A trace without the relays of the stream and the readout's currents, which torch only sums.
     """
     started = time.perf_counter()
+    batches = images.split(BATCH)
+    parts = list(record_batches(model, batches, dtype=dtype, residual=residual, rules=rules))
+    return SpikeTrace(
+        spikes={n: np.concatenate([p.spikes[n] for p in parts]) for n in parts[0].spikes},
+        logits=np.concatenate([p.logits for p in parts]),
+        meta={
+            **parts[0].meta,
+            "samples": len(images),
+            "seconds": time.perf_counter() - started,
+        },
+    )
+
+
+def record_batches(
+    model: Model,
+    batches: Iterable[Tensor],
+    *,
+    dtype: torch.dtype = torch.float64,
+    residual: Residual = "relay",
+    rules: Rules | None = None,
+) -> Iterator[SpikeTrace]:
+    """`record_torch` of one batch of images after another, in the memory of one."""
     graph, taps = lower_with_taps(model, residual=residual, rules=rules)
-    if images.ndim != 4 and not (images.ndim == 5 and images.shape[1] == graph.time_steps):
-        raise LoweringError(
-            "input",
-            f"record_torch takes images (S, C, H, W) or frames (S, {graph.time_steps}, C, H, W), "
-            f"got {tuple(images.shape)}",
-        )
     model = copy.deepcopy(model).to(dtype).eval()
     for module in model.modules():
         if isinstance(module, Experts):
             module.dispatch = "masked"  # the grouped form does not hold closed gates' neurons
-    chunks = [_record_batch(model, batch, graph, taps) for batch in images.to(dtype).split(BATCH)]
-    return SpikeTrace(
-        spikes={name: np.concatenate([c[0][name] for c in chunks]) for name in chunks[0][0]},
-        logits=np.concatenate([c[1] for c in chunks]),
-        meta={
+    for images in batches:
+        if images.ndim != 4 and not (images.ndim == 5 and images.shape[1] == graph.time_steps):
+            raise LoweringError(
+                "input",
+                f"record_torch takes images (S, C, H, W) or frames (S, {graph.time_steps}, C, H, W), "
+                f"got {tuple(images.shape)}",
+            )
+        started = time.perf_counter()
+        spikes, logits = _record_batch(model, images.to(dtype), graph, taps)
+        meta: dict[str, object] = {
             "backend": f"torch-{str(dtype).removeprefix('torch.')}",
             "arithmetic": "float",
             "samples": len(images),
             "time_steps": graph.time_steps,
             "fingerprint": graph.fingerprint,
             "seconds": time.perf_counter() - started,
-        },
-    )
+        }
+        yield SpikeTrace(spikes=spikes, logits=logits, meta=meta)
 
 
+@torch.no_grad()
 def _record_batch(
     model: Model, images: Tensor, graph: SpikeGraph, taps: Mapping[str, Tap]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:

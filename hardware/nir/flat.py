@@ -91,7 +91,11 @@ def _inlined(values: Mapping[str, Any], prefix: str, level: int) -> Parts:
 
 def _pairs(given: Any, prefix: str) -> list[tuple[str, str]]:
     found = []
-    for edge in given:
+    try:
+        edges = [list(edge) for edge in given]
+    except TypeError:
+        raise NirError(f"graph '{prefix or 'NIR'}': edges are no pairs of names") from None
+    for edge in edges:
         ends = [e.decode() if isinstance(e, bytes) else str(e) for e in edge]
         if len(ends) != 2:
             raise NirError(f"graph '{prefix or 'NIR'}': an edge with {len(ends)} ends")

@@ -30,6 +30,7 @@ from hardware.nir.export import NOTES
 from hardware.nir.flat import flatten_graph
 from hardware.nir.layout import DT, nir_order, our_shape
 from hardware.nir.node_values import (
+    check_sizes,
     parameter,
     shape_of,
     to_ours,
@@ -187,6 +188,7 @@ def _import_neurons(
     work: Import, name: str, node: Mapping[str, Any], kind: str, before: list[Signal]
 ) -> None:
     inner = same_shape(name, before)
+    check_sizes(name, node, math.prod(inner))
     threshold = parameter(name, node, "threshold" if kind == "Threshold" else "v_threshold")
     if kind != "Threshold" and np.any(parameter(name, node, "v_reset", 0.0)):
         raise NirError(f"node '{name}' ({kind}): v_reset must be 0, as our neurons reset to zero")
@@ -204,12 +206,6 @@ def _import_neurons(
         gain = parameter(name, node, "r") * share
         leak = parameter(name, node, "v_leak", 0.0) * share
     gain = np.where(abs(gain - 1.0) < ROUNDING, 1.0, gain)
-    sizes = {p.size for p in (threshold, gain, leak)} - {1}
-    if sizes - {math.prod(inner)}:
-        raise NirError(
-            f"node '{name}' ({kind}): parameters of {sorted(sizes)} neurons, inputs of "
-            f"{math.prod(inner)}"
-        )
     shape = _noted_shape(work, name, inner)
     notes = work.notes.get(name, {})
     order = nir_order(our_shape(inner))

@@ -25,6 +25,17 @@ def parameter(
     return values
 
 
+def check_sizes(name: str, node: Mapping[str, Any], neurons: int) -> None:
+    """Neurons' values stand once for all of them, or once for each."""
+    kind = node["type"]
+    keys = ("threshold",) if kind == "Threshold" else ("v_threshold", "r", "tau", "v_leak")
+    sizes = {parameter(name, node, key, 0.0).size for key in keys} - {1}
+    if sizes - {neurons}:
+        raise NirError(
+            f"node '{name}' ({kind}): parameters of {sorted(sizes)} neurons, inputs of {neurons}"
+        )
+
+
 def matrix_of(name: str, node: Mapping[str, Any], sources: int, targets: int) -> np.ndarray:
     """A weight (targets, sources)."""
     weight = parameter(name, node, "weight")

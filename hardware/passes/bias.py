@@ -30,9 +30,9 @@ def split_bias(population: LIF, scale: float, constant: str) -> tuple[np.ndarray
     if np.abs(bias).max() <= MAX_BIAS:
         return bias, None
     bias = np.broadcast_to(bias, population.shape).ravel()
-    grid = WeightGrid()
-    exponent = grid.exponent(bias.astype(np.float64))
-    mantissa = grid.mantissa(bias.astype(np.float64), exponent)
+    exponent = WeightGrid().exponent(bias.astype(np.float64))
+    # Toward zero: until the constant's first message arrives the rest acts alone, and must not fire.
+    mantissa = 2 * np.trunc(bias / 2.0 ** (exponent + 1)).astype(np.int32)
     rest = bias - (mantissa.astype(np.int64) << max(exponent, 0))
     if exponent < 0 or np.abs(rest).max() > MAX_BIAS:
         raise GraphError(f"population '{population.name}': bias {np.abs(bias).max()} is too large")

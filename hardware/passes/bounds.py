@@ -162,6 +162,8 @@ def _silencing_gate(graph: SpikeGraph, synapse: AnySynapse, expert: Expert) -> s
     if np.any(source.bias > 0):
         return None
     incoming = graph.incoming(source.name)
+    if any(s.source == source.name for s in incoming):  # its own spikes may keep it going
+        return None
     if source.role == "and":
         gates = [s for s in incoming if graph.populations[s.source].role in GATE_ROLES]
         own = [g for s in gates if (g := _gate_before(graph, s, expert)) is not None]

@@ -24,7 +24,7 @@ from spikingmoe.train.bundled import bundled_file
 from spikingmoe.train.checkpoint import Run, load_run, newest_valid
 from spikingmoe.train.fit import train
 
-MOST_IMAGES = 512  # every population of every image is kept in memory
+MOST_IMAGES = 512  # without a wish: the reference takes a few minutes for more
 TWINS = {"dense": dense_twin, "relu": relu_twin}
 MOE = "moe"
 

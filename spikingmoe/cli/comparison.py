@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from hardware.energy import OperationCounter, OperationCounts
 from hardware.ir.graph import SpikeGraph
-from hardware.lowering import lower, record_torch
+from hardware.lowering import compare_with_torch, lower
 from hardware.passes.quantise import quantise
-from hardware.simulate import simulate
+from hardware.simulate import simulate, simulate_batches
 from hardware.trace import SpikeTrace
-from hardware.verify import Comparison, RoundingReport, compare_traces, rounding_divergence
+from hardware.verify import Comparison, RoundingReport, compare_traces
 from spikingmoe.cli.chain import Clock
 from spikingmoe.cli.console import progress
 from spikingmoe.data.image_data import Split
@@ -21,12 +21,20 @@ from spikingmoe.train.checkpoint import Run
 
 @dataclass(frozen=True)
 class Verified:
-    """The three-way comparison and the traces behind it."""
+    """The three-way comparison.
+
+    Attributes:
+        counts: operations of the reference in floating point, over all images.
+        logits: (S, classes) over all images, of `torch` (float64) and `reference_fixed`.
+        traces: of the first images alone: `reference`, `lava_float`, `lava_fixed`.
+    """
 
     graph: SpikeGraph
     fixed_graph: SpikeGraph
     comparisons: list[Comparison]
     rounding: RoundingReport
+    counts: OperationCounts
+    logits: dict[str, np.ndarray]
     traces: dict[str, SpikeTrace]
 
     @property
@@ -57,22 +65,43 @@ class Verified:
 
 
 def verify_run(
-    run: Run, split: Split, clock: Clock, *, samples: int, time_limit: float
+    run: Run,
+    split: Split,
+    clock: Clock,
+    *,
+    samples: int,
+    time_limit: float,
+    keep: int | None = None,
 ) -> Verified:
     """Torch (float64), the reference and Lava on the same images, in both arithmetics.
 
-    Torch and the reference are compared on all images of `split`, Lava on the first `samples`.
+    Torch and the reference are compared on all images of `split`, batch by batch, Lava on the first
+    `samples`.
+
+    Args:
+        keep: images of which the reference's trace is kept, at least `samples` (the default).
     """
     some = split.first(samples)
     with clock.stage("lower"):
         graph = lower(run.model)
         fixed_graph = quantise(graph)
-    with clock.stage("reference"), progress(f"torch and reference, {len(split)} images"):
-        torch64 = record_torch(run.model, split.images)
-        torch32 = record_torch(run.model, split.images, dtype=torch.float32)
-        reference = simulate(graph, split.images)
-        reference_fixed = simulate(fixed_graph, split.images)
-    traces = {"torch": torch64, "reference": reference, "reference_fixed": reference_fixed}
+    counter, head = OperationCounter(graph), Head(samples if keep is None else keep)
+    fixed_head, fixed_logits = Head(samples), []
+
+    def watch(trace: SpikeTrace) -> None:
+        counter.add(trace)
+        head.add(trace)
+
+    title = f"torch and reference, {len(split)} images"
+    with clock.stage("reference"), progress(title) as update:
+        agreement = compare_with_torch(run.model, graph, split.images, watch=watch, progress=update)
+    title = f"reference, fixed point, {len(split)} images"
+    with clock.stage("reference_fixed"), progress(title) as update:
+        for trace in simulate_batches(fixed_graph, split.images):
+            fixed_head.add(trace)
+            fixed_logits.append(trace.logits)
+            update(sum(map(len, fixed_logits)), len(split))
+    traces = {"reference": head.trace}
     for name, program in (("lava_float", graph), ("lava_fixed", fixed_graph)):
         title = f"Lava, {program.arithmetic} point, {samples} images"
         with clock.stage(name), progress(title) as update:
@@ -80,12 +109,40 @@ def verify_run(
                 program, some.images, backend="lava", progress=update, time_limit=time_limit
             )
     comparisons = [
-        compare_traces(graph, torch64, reference),
-        compare_traces(graph, first(reference, samples), traces["lava_float"]),
-        compare_traces(fixed_graph, first(reference_fixed, samples), traces["lava_fixed"]),
+        agreement.comparison,
+        compare_traces(graph, first(head.trace, samples), traces["lava_float"]),
+        compare_traces(fixed_graph, fixed_head.trace, traces["lava_fixed"]),
     ]
-    rounding = rounding_divergence(graph, reference, torch32)
-    return Verified(graph, fixed_graph, comparisons, rounding, traces)
+    logits = {"torch": agreement.torch_logits, "reference_fixed": np.concatenate(fixed_logits)}
+    return Verified(
+        graph, fixed_graph, comparisons, agreement.rounding, counter.counts, logits, traces
+    )
+
+
+class Head:
+    """Keeps the first samples of traces that come batch by batch."""
+
+    def __init__(self, samples: int) -> None:
+        self.missing = samples
+        self.parts: list[SpikeTrace] = []
+
+    def add(self, trace: SpikeTrace) -> None:
+        """Keep of the next batch what is still missing."""
+        if self.missing > 0:
+            self.parts.append(first(trace, min(self.missing, trace.samples)))
+            self.missing -= self.parts[-1].samples
+
+    @property
+    def trace(self) -> SpikeTrace:
+        """What was kept, as one trace."""
+        logits = np.concatenate([p.logits for p in self.parts])
+        return SpikeTrace(
+            spikes={
+                n: np.concatenate([p.spikes[n] for p in self.parts]) for n in self.parts[0].spikes
+            },
+            logits=logits,
+            meta={**self.parts[0].meta, "samples": len(logits)},
+        )
 
 
 def first(trace: SpikeTrace, samples: int) -> SpikeTrace:
@@ -97,23 +154,23 @@ def first(trace: SpikeTrace, samples: int) -> SpikeTrace:
     )
 
 
-def accuracy(trace: SpikeTrace, labels: np.ndarray) -> float:
-    """Share of the trace's samples that it classifies rightly."""
-    return float((trace.predictions == labels[: trace.samples]).mean())
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the samples that logits (S, classes) classify rightly; labels beyond S are left out."""
+    return float((logits.argmax(axis=1) == labels[: len(logits)]).mean())
 
 
 def accuracies(verified: Verified, split: Split, samples: int) -> dict[str, object]:
     """The `accuracy` part of metrics.json: all on the same `samples` images, and on the test set."""
     labels = split.labels.numpy()
-    traces = verified.traces
+    traces, logits = verified.traces, verified.logits
     return {
-        "torch": accuracy(first(traces["torch"], samples), labels),
-        "lava_float": accuracy(traces["lava_float"], labels),
-        "lava_fixed": accuracy(traces["lava_fixed"], labels),
+        "torch": accuracy(logits["torch"][:samples], labels),
+        "lava_float": accuracy(traces["lava_float"].logits, labels),
+        "lava_fixed": accuracy(traces["lava_fixed"].logits, labels),
         "samples": samples,
         "test": {
-            "torch": accuracy(traces["torch"], labels),
-            "reference_fixed": accuracy(traces["reference_fixed"], labels),
+            "torch": accuracy(logits["torch"], labels),
+            "reference_fixed": accuracy(logits["reference_fixed"], labels),
             "samples": len(split),
         },
     }

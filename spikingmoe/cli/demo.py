@@ -41,10 +41,15 @@ def run(args: Namespace) -> int:
         twins = load_twins(trained, out / "twins", data, make=True)
     runs = {model_name(trained): trained, **twins}
     verified = verify_run(
-        trained, data.test, clock, samples=args.samples, time_limit=args.time_limit
+        trained,
+        data.test,
+        clock,
+        samples=args.samples,
+        time_limit=args.time_limit,
+        keep=len(data.test),
     )
     with clock.stage("energy"):
-        energy = energy_metrics(runs, data.test, TABLES, verified.traces["reference"])
+        energy = energy_metrics(runs, data.test, TABLES, verified.counts)
     accuracy = accuracies(verified, data.test, args.samples)
     accuracy["twins"] = {name: test_accuracy(twin, data) for name, twin in twins.items()}
     graph = replace(verified.fixed_graph, notes={**verified.fixed_graph.notes, "data": data.name})

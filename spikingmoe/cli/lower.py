@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from hardware.errors import FileError
+from hardware.ir.fan_out import count_synapses
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import size
 from hardware.lowering import lower
@@ -35,14 +36,13 @@ def run(args: Namespace) -> int:
 
 def program_rows(graph: SpikeGraph) -> list[list[str]]:
     """What a program holds, as rows of a table."""
-    synapses = sum(graph.matrix(s).nnz for s in graph.synapses)
     depth = graph.depth[graph.readout.name]
     return [
         ["arithmetic", graph.arithmetic],
         ["populations", str(len(graph.populations))],
         ["neurons", number(sum(size(p) for p in graph.populations.values()))],
         ["synapse groups", str(len(graph.synapses))],
-        ["synapses", number(synapses)],
+        ["synapses", number(count_synapses(graph))],
         ["depth (steps)", str(depth)],
         ["latency of one sample (depth + T)", f"{depth} + {graph.time_steps}"],
     ]

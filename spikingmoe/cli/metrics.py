@@ -8,12 +8,19 @@ import os
 import platform
 from pathlib import Path
 
-from hardware.energy import COST_TABLES, EnergyReport, ann_energy, count_operations, price
+from hardware.energy import (
+    COST_TABLES,
+    EnergyReport,
+    OperationCounter,
+    OperationCounts,
+    ann_energy,
+    price,
+)
 from hardware.files import write_json
 from hardware.ir.graph import SpikeGraph
 from hardware.lowering import lower
 from hardware.lowering.ann import count_ann_layers
-from hardware.simulate import simulate
+from hardware.simulate import simulate_batches
 from hardware.trace import SpikeTrace
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, package_versions
@@ -22,35 +29,42 @@ from spikingmoe.train.fit import evaluate
 
 
 def energy_of(
-    run: Run, split: Split, tables: list[str], trace: SpikeTrace | None
+    run: Run, split: Split, tables: list[str], counts: OperationCounts | None
 ) -> dict[str, EnergyReport]:
     """Energy of a run on `split` by table; a table without a price for the network is left out.
 
     Args:
-        trace: of the run on `split`, if it was recorded before.
+        counts: of the run on `split`, if they were taken before.
     """
     if not run.model_config.is_spiking:
         images = split.in_steps(run.model_config.time_steps).images
         layers = count_ann_layers(run.model, images)
         priced = [table for table in tables if COST_TABLES[table].prices_ann]
         return {table: ann_energy(layers, table, samples=len(split)) for table in priced}
-    graph = lower(run.model)
-    counts = count_operations(graph, trace or simulate(graph, split.images))
+    counts = counts or count_images(lower(run.model), split)
     return {table: price(counts, table) for table in tables}
 
 
+def count_images(graph: SpikeGraph, split: Split) -> OperationCounts:
+    """Operations of the reference on all images, in the memory of one batch."""
+    counter = OperationCounter(graph)
+    for trace in simulate_batches(graph, split.images):
+        counter.add(trace)
+    return counter.counts
+
+
 def energy_metrics(
-    runs: dict[str, Run], split: Split, tables: list[str], own_trace: SpikeTrace | None
+    runs: dict[str, Run], split: Split, tables: list[str], own_counts: OperationCounts | None
 ) -> dict[str, object]:
     """The energy part of metrics.json: totals under the first table, whole reports under each.
 
     Args:
         runs: the run itself first, then its twins.
-        own_trace: of the run itself on `split`, by the reference in floating point, if there is one.
+        own_counts: of the run itself on `split`, by the reference in floating point, if there are.
     """
     own = next(iter(runs))
     found = {
-        name: energy_of(run, split, tables, own_trace if name == own else None)
+        name: energy_of(run, split, tables, own_counts if name == own else None)
         for name, run in runs.items()
     }
     reports = {t: {name: r[t] for name, r in found.items() if t in r} for t in tables}

@@ -9,11 +9,12 @@ from jsonargparse import Namespace
 
 from hardware.errors import FileError
 from hardware.ir.graph import SpikeGraph
-from hardware.lowering.integer import run_torch
+from hardware.ir.reference import BATCH
+from hardware.lowering.integer import run_torch_batches
 from hardware.passes.plan import apply_plan
 from hardware.passes.quantise import quantise
-from hardware.simulate import simulate, to_inputs
-from hardware.verify import Comparison, compare_traces
+from hardware.simulate import simulate_batches, to_inputs
+from hardware.verify import Comparison, compare_traces, join_comparisons
 from spikingmoe.cli.chain import Clock, open_data, open_run, output_folder
 from spikingmoe.cli.console import number, percent, progress, say, show_table
 from spikingmoe.cli.metrics import base_metrics, write_metrics
@@ -128,8 +129,13 @@ def _accuracies(
 
 def _against_reference(program: SpikeGraph, split: Split) -> Comparison:
     """The integer network in torch against the reference: all spikes, messages and logits."""
+    parts, done = [], 0
+    starts = range(0, len(split), BATCH)
+    inputs = (to_inputs(program, split.at(slice(at, at + BATCH)).images) for at in starts)
+    ours = run_torch_batches(program, inputs)
     with progress(f"torch and reference, {len(split)} images") as update:
-        reference = simulate(program, split.images, progress=update)
-        return compare_traces(
-            program, reference, run_torch(program, to_inputs(program, split.images))
-        )
+        for reference in simulate_batches(program, split.images, size=BATCH):
+            parts.append(compare_traces(program, reference, next(ours)))
+            done += reference.samples
+            update(done, len(split))
+    return join_comparisons(program, parts)

@@ -35,7 +35,7 @@ def run(args: Namespace) -> int:
             progress=update,
             time_limit=args.time_limit,
         )
-    share = accuracy(trace, split.labels.numpy())
+    share = accuracy(trace.logits, split.labels.numpy())
     show_table(
         f"{args.program} on {trace.meta['backend']}",
         ["", "value"],

@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
             {model_name(trained): trained, **twins},
             split,
             ["horowitz45"],
-            verified.traces["reference"],
+            verified.counts,
         )
     accuracy = accuracies(verified, split, args.samples)
     show_verification(verified)

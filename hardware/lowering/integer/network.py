@@ -7,7 +7,7 @@ sum is ever rounded, and the same rule for the membrane.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -118,10 +118,10 @@ class IntegerNetwork(nn.Module):
         for more in arriving[1:]:
             current = current + more
         current = current.expand(self.graph.time_steps, *current.shape[1:])
-        if self.check:
-            check_reach(population, int(current.detach().abs().max()))
         if any(s.source == name for s in self.graph.incoming(name)):
             return self._with_loops(name, current)
+        if self.check:
+            check_reach(population, int(current.detach().abs().max()))
         if isinstance(population, LIF):
             return self._spikes(name, population, current, arriving)
         return current + self.bias(name) if isinstance(population, Readout) else current
@@ -211,7 +211,6 @@ class IntegerNetwork(nn.Module):
         return sent[longest:].reshape(samples, steps, *shape).transpose(0, 1)
 
 
-@torch.no_grad()
 def run_torch(
     graph: SpikeGraph,
     inputs: np.ndarray,
@@ -225,25 +224,43 @@ def run_torch(
     Args:
         device: where; the integers are the same everywhere.
     """
-    inputs = check_inputs(graph, inputs)
-    started = time.perf_counter()
+    inputs, started = check_inputs(graph, inputs), time.perf_counter()
+    keep = list(graph.populations if record is None else dict.fromkeys(record))
+    parts = (inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH))
+    traces: list[SpikeTrace] = []
+    for trace in run_torch_batches(graph, parts, record=keep, device=device):
+        traces.append(trace)
+        if progress:
+            progress(sum(t.samples for t in traces), len(inputs))
+    seconds = time.perf_counter() - started
+    return SpikeTrace(
+        spikes={name: np.concatenate([t.spikes[name] for t in traces]) for name in keep},
+        logits=np.concatenate([t.logits for t in traces]),
+        meta=run_meta(graph, f"torch-{device}", len(inputs), seconds),
+    )
+
+
+def run_torch_batches(
+    graph: SpikeGraph,
+    batches: Iterable[np.ndarray],
+    *,
+    record: Iterable[str] | None = None,
+    device: str | torch.device = "cpu",
+) -> Iterator[SpikeTrace]:
+    """The trace of each batch of one stream of samples; arguments and results as `run_batches`."""
     network = IntegerNetwork(graph).to(device)
     keep = list(graph.populations if record is None else dict.fromkeys(record))
     readout = graph.readout.name
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in {*keep, readout}}
-    for start in range(0, len(inputs), BATCH):
-        some = torch.from_numpy(inputs[start : start + BATCH]).to(device)
-        _, values = network(some, keep)
-        for name, chunks in kept.items():
-            chunks.append(_as_recorded(graph, name, values[name], len(some)))
-        if progress:
-            progress(min(start + BATCH, len(inputs)), len(inputs))
-    recorded = {name: np.concatenate(chunks) for name, chunks in kept.items()}
-    return SpikeTrace(
-        spikes={name: recorded[name] for name in keep},
-        logits=to_logits(graph, recorded[readout]),
-        meta=run_meta(graph, f"torch-{device}", len(inputs), time.perf_counter() - started),
-    )
+    for batch in batches:
+        inputs, started = check_inputs(graph, batch), time.perf_counter()
+        with torch.no_grad():
+            _, values = network(torch.from_numpy(inputs).to(device), keep)
+        sent = {n: _as_recorded(graph, n, values[n], len(inputs)) for n in {*keep, readout}}
+        yield SpikeTrace(
+            spikes={name: sent[name] for name in keep},
+            logits=to_logits(graph, sent[readout]),
+            meta=run_meta(graph, f"torch-{device}", len(inputs), time.perf_counter() - started),
+        )
 
 
 def _as_recorded(graph: SpikeGraph, name: str, messages: Tensor, samples: int) -> np.ndarray:
