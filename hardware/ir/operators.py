@@ -168,7 +168,7 @@ def _on_rows(product: Operator, width: int) -> Operator:
 
 
 def _listed(matrix: csr_matrix) -> Operator:
-    n_target = int(np.shape(matrix)[0])
+    n_target = len(matrix.indptr) - 1
 
     def apply(messages: np.ndarray) -> np.ndarray:
         flat = messages.reshape(len(messages), -1)
