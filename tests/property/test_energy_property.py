@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_graphs import examples, wide_cases
 
 from hardware.energy import COST_TABLES, Operation, count_operations, estimate
 from hardware.ir import (
@@ -20,6 +21,7 @@ from hardware.ir import (
     SpikeGraph,
     run_reference,
 )
+from hardware.ir.nodes import size
 from hardware.passes.balance_delays import balance_delays
 
 SHAPE = (2, 3, 2)
@@ -147,6 +149,34 @@ seeds = st.integers(0, 2**32 - 1)
 def test_counts_equal_loops_over_connections_and_messages(seed):
     graph, trace = random_run(seed, samples=2)
     assert count_operations(graph, trace).totals == count_by_loops(graph, trace)
+
+
+@examples(25)
+@given(case=wide_cases())
+def test_counts_of_wide_graphs_equal_products_with_their_matrices(case):
+    """Strides, dilations, groups, loops with delays: the same definition, with dense 0/1 matrices."""
+    graph, trace = case.graph, run_reference(case.graph, case.inputs)
+    totals = count_operations(graph, trace).totals
+    steps = graph.time_steps
+    synops, active = 0, dict.fromkeys((LIF, Relay, Readout), 0)
+    reached = {
+        name: np.zeros((trace.samples, steps, size(p)), bool)
+        for name, p in graph.populations.items()
+    }
+    for synapse in graph.synapses:
+        pattern = (graph.matrix(synapse).toarray() != 0).astype(int)
+        sent = (trace.spikes[synapse.source] != 0).reshape(trace.samples, steps, -1).astype(int)
+        arriving = sent @ pattern.T
+        synops += int(arriving.sum())
+        late = synapse.delay if synapse.source == synapse.target else 0
+        reached[synapse.target] |= np.roll(arriving, late, axis=1) > 0
+    for name, population in graph.populations.items():
+        if not isinstance(population, Input):
+            bias = np.broadcast_to(getattr(population, "bias", 0), population.shape).ravel() != 0
+            active[type(population)] += int((reached[name] | bias).sum())
+    assert totals[Operation.WEIGHT_READ] == synops
+    assert totals[Operation.NEURON_UPDATE_ACTIVE] == active[LIF]
+    assert totals[Operation.RELAY_UPDATE_ACTIVE] == active[Relay] + active[Readout]
 
 
 @settings(max_examples=40, deadline=None)
