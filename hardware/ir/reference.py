@@ -16,10 +16,10 @@ from collections.abc import Callable, Container, Iterable
 import numpy as np
 
 from hardware.errors import BackendError
-from hardware.ir.arithmetic import check_range, lif_step, quantise_input, shift
+from hardware.ir.arithmetic import check_range, lif_step, quantise_input
+from hardware.ir.currents import Currents
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout
-from hardware.ir.operators import Operator, exact_dtype, largest_message, make_operator
 from hardware.ir.synapses import AnySynapse
 from hardware.trace import SpikeTrace
 
@@ -122,9 +122,8 @@ class _Runner:
 
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
-        self.fixed = graph.arithmetic == "fixed"
-        self.dtypes = _number_formats(graph)
-        self.operators: dict[int, Operator] = {}
+        self.currents = Currents(graph)
+        self.fixed, self.dtypes = self.currents.fixed, self.currents.dtypes
         self.loops = {
             name: [s for s in graph.incoming(name) if s.source == name] for name in graph.order
         }
@@ -174,16 +173,8 @@ class _Runner:
 
     def deliver(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
         """(S, T, *source shape) messages -> (S, T, n_target) currents, in an array of its own."""
-        operator = self.operators.get(id(synapse))
-        dtype = self.dtypes[synapse.target]
-        if operator is None:
-            operator = make_operator(self.graph, synapse, dtype)
-            self.operators[id(synapse)] = operator
         flat = sent.reshape(sent.shape[0] * sent.shape[1], *sent.shape[2:])
-        current = operator(flat.astype(dtype, copy=False))
-        if self.fixed:
-            current = shift(current, synapse.exponent)
-        return current.reshape(*sent.shape[:2], -1)
+        return self.currents.deliver(synapse, flat).reshape(*sent.shape[:2], -1)
 
     def _graded(self, population: Population, current: np.ndarray) -> np.ndarray:
         if isinstance(population, Readout):
@@ -214,16 +205,6 @@ class _Runner:
         self.in_flight[name] = stream[-longest:]
         sent = stream[longest:].reshape(current.shape)
         return sent if isinstance(population, LIF) else self._graded(population, sent)
-
-
-def _number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
-    """In which numbers each population's input is summed: float64, or where it is exact float32."""
-    if graph.arithmetic == "float":
-        return dict.fromkeys(graph.populations, np.dtype(np.float64))
-    messages = {name: largest_message(p) for name, p in graph.populations.items()}
-    return {
-        name: exact_dtype(graph, name, graph.incoming(name), messages) for name in graph.populations
-    }
 
 
 def membranes(graph: SpikeGraph, spikes: dict[str, np.ndarray], name: str) -> np.ndarray:
