@@ -14,7 +14,8 @@ from hardware.ir.stream import run_stream
 from hardware.passes.pipeline import prepare
 from hardware.trace import SpikeTrace
 
-#: "lava" is the best Lava backend there is; "stream" is a slow oracle for debugging.
+#: "lava" runs a few fused Lava processes, "lava-stock" one stock process per population and synapse;
+#: "stream" is a slow oracle for debugging.
 BACKENDS = ("reference", "lava", "lava-stock", "stream")
 
 
@@ -69,8 +70,16 @@ def simulate(
         kept = {n: v for n, v in trace.spikes.items() if keep is None or n in keep}
         return SpikeTrace(spikes=kept, logits=trace.logits, meta=trace.meta)
     from hardware.lava.run import run_lava
+    from hardware.lava.settings import Settings
 
-    return run_lava(graph, inputs, record=keep, progress=progress, time_limit=time_limit)
+    return run_lava(
+        graph,
+        inputs,
+        record=keep,
+        progress=progress,
+        time_limit=time_limit,
+        settings=Settings(network="fused" if backend == "lava" else "stock"),
+    )
 
 
 def to_inputs(graph: SpikeGraph, images: Any) -> np.ndarray:

@@ -32,7 +32,7 @@ class Currents:
         if operator is None:
             operator = make_operator(self.graph, synapse, dtype)
             self._operators[id(synapse)] = operator
-        current = operator(sent.astype(dtype, copy=False))
+        current = operator(sent)
         return shift(current, synapse.exponent) if self.fixed else current
 
 

@@ -1,4 +1,4 @@
-"""Run samples through a `SpikeGraph` on Lava's stock processes."""
+"""Run samples through a `SpikeGraph` on Lava."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from hardware.errors import BackendError
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Readout, size
+from hardware.ir.nodes import LIF, Input, size
 from hardware.ir.reference import Progress, check_inputs, input_values, run_meta, to_logits
 from hardware.ir.stream import stream_steps, window_view
 from hardware.lava.compat import require_lava
 from hardware.lava.job import JobFolder, job_folder
+from hardware.lava.settings import BACKEND_NAMES, Settings
 from hardware.lava.supervisor import Limits, sigterm_raises, supervise
 from hardware.lava.system import require_linux
 from hardware.lava.tracks import Track
@@ -30,20 +31,18 @@ def run_lava(
     record: Iterable[str] | None = None,
     progress: Progress | None = None,
     time_limit: float | None = None,
-    conv_as: str = "auto",
-    schedule: str = "free",
+    settings: Settings | None = None,
 ) -> SpikeTrace:
     """Simulate a balanced graph on Lava; arguments and result as `run_reference`.
 
     Args:
         time_limit: seconds for the whole run; a run that stands still is ended in any case.
-        conv_as: "sparse" or "conv" forces one stock process for convolutions; "auto" chooses.
-        schedule: "free" lets every process go on as soon as it has its inputs; "stepwise" keeps
-            Lava's global step, with the same result and two to three times slower.
+        settings: which processes run; fused segments by default.
 
     Raises:
         BackendError: Lava is missing, the inputs do not fit, or the run died; nothing is left behind.
     """
+    settings = settings or Settings()
     require_linux()
     require_lava()
     inputs = check_inputs(graph, inputs)
@@ -53,10 +52,10 @@ def run_lava(
     keep = list(graph.populations if record is None else dict.fromkeys(record))
     names = [n for n in keep if not isinstance(graph.populations[n], Input)]
     names = list(dict.fromkeys([*names, graph.readout.name]))
-    legal = legalise_for_stock_lava(graph)
+    run = legalise_for_stock_lava(graph) if settings.network == "stock" else graph
     with sigterm_raises(), job_folder() as job:
-        tracks = _write_job(job, legal, inputs, names, conv_as=conv_as, schedule=schedule)
-        samples, depth, told = len(inputs), max(legal.depth.values()), -1
+        tracks = _write_job(job, run, inputs, names, settings)
+        samples, depth, told = len(inputs), max(graph.depth.values()), -1
 
         def report(steps: int) -> None:
             nonlocal told
@@ -66,12 +65,14 @@ def run_lava(
                 progress(done, samples)
 
         status = supervise(job, limits=Limits(total=time_limit), progress=report)
-        received = {name: _read(legal, name, tracks[name], samples) for name in names}
+        received = {name: _read(graph, name, tracks[name], samples) for name in names}
     for name in keep:
         population = graph.populations[name]
         if isinstance(population, Input):
             received[name] = input_values(graph, population, inputs)
-    meta = run_meta(graph, "lava-stock", samples, time.perf_counter() - started) | {
+    meta = run_meta(
+        graph, BACKEND_NAMES[settings.network], samples, time.perf_counter() - started
+    ) | {
         "processes": status["processes"],
         "hardware_steps": status["steps"],
         "step_ms": 1e3 * status["seconds"] / status["steps"],
@@ -81,29 +82,28 @@ def run_lava(
 
 
 def _write_job(
-    job: JobFolder, legal: SpikeGraph, inputs: np.ndarray, names: list[str], **settings: str
+    job: JobFolder, graph: SpikeGraph, inputs: np.ndarray, names: list[str], settings: Settings
 ) -> dict[str, Track]:
-    legal.save(job.graph)
+    graph.save(job.graph)
     np.save(job.inputs, inputs, allow_pickle=False)
-    np.save(job.progress, np.zeros(1, np.int64), allow_pickle=False)
     tracks = {
         name: Track(
-            neurons=size(legal.populations[name]),
-            binary=isinstance(legal.populations[name], LIF),
+            neurons=size(graph.populations[name]),
+            binary=isinstance(graph.populations[name], LIF),
             path=job.track(index),
         )
         for index, name in enumerate(names)
     }
     for track in tracks.values():
-        track.create(stream_steps(legal, len(inputs)))
+        track.create(stream_steps(graph, len(inputs)))
     listed = {name: asdict(track) for name, track in tracks.items()}
-    job.write("job.json", {"parent": os.getpid(), "tracks": listed, **settings})
+    content = {"parent": os.getpid(), "tracks": listed, "settings": asdict(settings)}
+    job.write("job.json", content)
     return tracks
 
 
-def _read(legal: SpikeGraph, name: str, track: Track, samples: int) -> np.ndarray:
-    population, rows = legal.populations[name], track.read()
-    if legal.arithmetic == "fixed" and not track.binary:
+def _read(graph: SpikeGraph, name: str, track: Track, samples: int) -> np.ndarray:
+    population, rows = graph.populations[name], track.read()
+    if graph.arithmetic == "fixed" and not track.binary:
         rows = rows.astype(np.int64)
-    values = window_view(legal, name, rows.reshape(-1, *population.shape), samples)
-    return values + population.bias if isinstance(population, Readout) else values
+    return window_view(graph, name, rows.reshape(-1, *population.shape), samples)

@@ -122,6 +122,8 @@ class _Watch:
                 return status
             if status.get("phase") == "failed":
                 raise BackendError(f"the Lava run failed: {status['error']}")
+            if fault := self.job.read("fault.json"):
+                raise BackendError(f"the Lava run failed: {fault['error']}")
             now = time.monotonic()
             if self.worker.poll() is not None or now - scanned >= SCAN_S:
                 scanned = now

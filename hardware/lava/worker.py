@@ -25,8 +25,8 @@ PAGE = 4096
 def main() -> None:
     """Run the job; the exit code is 1 after an error, which stands in the job's status."""
     job = JobFolder(sys.argv[1])
-    settings = job.read("job.json")
-    die_with_parent(settings["parent"])
+    content = job.read("job.json")
+    die_with_parent(content["parent"])
     worker = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker))
     # The shared-memory manager's socket belongs into the job's folder, which is always removed; by a
@@ -35,7 +35,7 @@ def main() -> None:
     current: Any = multiprocessing.current_process()
     current._config["tempdir"] = "."
     try:
-        _run(job, settings)
+        _run(job, content)
     except Exception as error:
         traceback.print_exc()
         text = (
@@ -50,41 +50,40 @@ def main() -> None:
     os._exit(code)  # exit handlers would wait for processes that may never answer
 
 
-def _run(job: JobFolder, settings: dict) -> None:
+def _run(job: JobFolder, content: dict) -> None:
     job.write("status.json", {"phase": "starting"})
     import numpy as np
 
     from hardware.ir.graph import SpikeGraph
     from hardware.lava import execute
-    from hardware.lava.network import build_network
+    from hardware.lava.plan import plan_network
+    from hardware.lava.settings import Settings
     from hardware.lava.tracks import Track
 
     if "torch" in sys.modules:
         raise BackendError(
             "the Lava worker has imported torch, whose threads do not survive Lava's forks"
         )
+    settings = Settings(**content["settings"])
     graph = SpikeGraph.load(job.graph)
-    inputs = np.load(job.inputs, allow_pickle=False)
-    tracks = {name: Track(**track) for name, track in settings["tracks"].items()}
-    network = build_network(
-        graph, inputs, tracks=tracks, progress_path=job.progress, conv_as=settings["conv_as"]
-    )
-    processes = len(network.processes)
+    inputs = np.load(job.inputs, mmap_mode="r", allow_pickle=False)
+    tracks = {name: Track(**track) for name, track in content["tracks"].items()}
+    network = plan_network(job, graph, inputs, tracks, settings)
+    processes, connections = network.size.processes, network.size.connections
     raise_descriptor_limit(
-        PER_PROCESS * (processes + 1) + PER_CONNECTION * network.connections + SPARE_DESCRIPTORS,
-        processes,
+        PER_PROCESS * (processes + 1) + PER_CONNECTION * connections + SPARE_DESCRIPTORS, processes
     )
-    pages = network.connections + 2 * processes
-    require_shared_memory(execute.CHANNEL_SLOTS * (network.message_bytes + pages * PAGE))
+    pages = connections + 2 * processes
+    require_shared_memory(execute.CHANNEL_SLOTS * (network.size.message_bytes + pages * PAGE))
     status = {"phase": "building", "processes": processes, "steps": network.steps}
     job.write("status.json", status)
-    execute.start(network, fixed=graph.arithmetic == "fixed", schedule=settings["schedule"])
+    execute.start(network, execute.RunConfiguration(settings, fixed=graph.arithmetic == "fixed"))
     status |= {"phase": "running", "actors": execute.actors(network)}
     job.write("status.json", status)
     started = time.perf_counter()
     execute.run(network)
     job.write("status.json", status | {"phase": "done", "seconds": time.perf_counter() - started})
-    network.recorder.stop()
+    network.root.stop()
 
 
 if __name__ == "__main__":
