@@ -13,6 +13,7 @@ as five multiplications of it (ten in float32, which a processor takes in larger
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -138,7 +139,7 @@ def _product(weight: np.ndarray, dtype: np.dtype) -> Operator:
     return apply
 
 
-def _listed_events(rows: np.ndarray, dtype: np.dtype) -> csr_matrix:
+def _listed_events(rows: np.ndarray, dtype: np.dtype) -> Any:
     """The messages that are not zero as a sparse matrix (rows, n_in)."""
     places = np.flatnonzero(rows)
     if rows.dtype == bool:

@@ -123,7 +123,9 @@ class _SegmentModel(PyLoihiProcessModel):
 
     def run_spk(self) -> None:
         params: Any = self.proc_params
-        if self._worker is None:  # made here, so that all segments make their operators side by side
+        if (
+            self._worker is None
+        ):  # made here, so that all segments make their operators side by side
             self._worker = _SegmentWorker(params["task"], params["segment"], params["index"])
         segment: Segment = params["segment"]
         received = {

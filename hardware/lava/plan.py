@@ -16,7 +16,7 @@ from hardware.lava.settings import Settings
 from hardware.lava.subnetwork import subnetwork_size
 from hardware.lava.tracks import Track
 
-AT_ONCE = 8  # hardware steps per message: more gain little and fill the pipeline of segments later
+AT_ONCE = 16  # hardware steps per message: more gain little and fill the pipeline of segments later
 
 
 def plan_network(
@@ -40,10 +40,7 @@ def plan_network(
         return _stock_network(job, graph, inputs, tracks, settings)
     segments = cut_into_segments(graph, settings.segments)
     steps = stream_steps(graph, len(inputs))
-    if settings.network == "nested":
-        at_once = 1
-    else:
-        at_once = min(settings.at_once or AT_ONCE, steps)
+    at_once = 1 if settings.network == "nested" else min(settings.at_once or AT_ONCE, steps)
     task = Task(
         graph=graph,
         inputs=inputs,
