@@ -30,7 +30,8 @@ class Currents:
         operator = self._operators.get(id(synapse))
         dtype = self.dtypes[synapse.target]
         if operator is None:
-            operator = make_operator(self.graph, synapse, dtype)
+            shapes = [self.graph.populations[n].shape for n in (synapse.source, synapse.target)]
+            operator = make_operator(synapse, *shapes, dtype)
             self._operators[id(synapse)] = operator
         current = operator(sent)
         return shift(current, synapse.exponent) if self.fixed else current

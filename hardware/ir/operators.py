@@ -12,6 +12,7 @@ as five multiplications of it (ten in float32, which a processor takes in larger
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,8 +21,16 @@ from scipy.sparse import csr_matrix
 
 from hardware.ir.arithmetic import MAX_V
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Population, is_graded, size
-from hardware.ir.synapses import AnySynapse, Conv2d, Dense, Shape, Sparse, conv_output_shape
+from hardware.ir.nodes import LIF, Input, Population, is_graded
+from hardware.ir.synapses import (
+    AnySynapse,
+    Conv2d,
+    Dense,
+    Shape,
+    Sparse,
+    conv_output_shape,
+    to_matrix,
+)
 
 #: (rows, *source shape) messages, bool or numbers -> (rows, n_target) currents in the operator's format.
 Operator = Callable[[np.ndarray], np.ndarray]
@@ -34,22 +43,28 @@ SPARSE_ROWS = 0.6  # share of rows with a message below which picking them out p
 #: 1,024 rows break even at 15 to 20 % in float64, at 8 to 15 % in float32; listing the events takes 35 us.
 SPARSE_EVENTS = {8: 0.15, 4: 0.08}
 LISTING = 250_000
+SPARSE_COLUMNS = (
+    0.1  # the same for listed connections (600,000 of them; up to 0.4 for ten times as many)
+)
 
 
-def make_operator(graph: SpikeGraph, synapse: AnySynapse, dtype: np.dtype) -> Operator:
-    """The fastest form of a synapse for batches of messages; the exponent is not applied."""
-    shape = graph.populations[synapse.source].shape
+def make_operator(synapse: AnySynapse, source: Shape, target: Shape, dtype: np.dtype) -> Operator:
+    """The fastest form of a synapse for batches of messages; the exponent is not applied.
+
+    Args:
+        source, target: shapes of the two populations.
+    """
     if isinstance(synapse, Dense):
-        return _on_rows(_product(synapse.weight.T, dtype), int(np.prod(shape)))
+        return _on_rows(_product(synapse.weight.T, dtype), math.prod(source))
     if isinstance(synapse, Conv2d) and _is_pointwise(synapse):
-        return _on_rows(_product(synapse.weight[:, :, 0, 0].T, dtype), shape[-1])
+        return _on_rows(_product(synapse.weight[:, :, 0, 0].T, dtype), source[-1])
     if isinstance(synapse, Conv2d) and synapse.groups == 1:
-        return _convolution(synapse, shape, dtype)
+        return _convolution(synapse, source, dtype)
     if isinstance(synapse, Conv2d) and synapse.weight.shape[:2] == (synapse.groups, 1):
-        return _depthwise(synapse, shape, dtype)
-    if isinstance(synapse, Sparse) and _is_one_to_one(graph, synapse):
+        return _depthwise(synapse, source, dtype)
+    if isinstance(synapse, Sparse) and _is_one_to_one(synapse, source, target):
         return _scaled(synapse.weight[np.argsort(synapse.rows)].astype(dtype))
-    return _listed(csr_matrix(graph.matrix(synapse), dtype=dtype))
+    return _listed(csr_matrix(to_matrix(synapse, source, target), dtype=dtype), math.prod(target))
 
 
 def exact_dtype(
@@ -102,9 +117,8 @@ def _is_pointwise(synapse: Conv2d) -> bool:
     )
 
 
-def _is_one_to_one(graph: SpikeGraph, synapse: Sparse) -> bool:
-    n = size(graph.populations[synapse.target])
-    whole = len(synapse.rows) == n == size(graph.populations[synapse.source])
+def _is_one_to_one(synapse: Sparse, source: Shape, target: Shape) -> bool:
+    whole = len(synapse.rows) == math.prod(target) == math.prod(source)
     return whole and np.array_equal(synapse.rows, synapse.columns)
 
 
@@ -161,11 +175,17 @@ def _on_rows(product: Operator, width: int) -> Operator:
     return apply
 
 
-def _listed(matrix: csr_matrix) -> Operator:
+def _listed(matrix: csr_matrix, targets: int) -> Operator:
+    """Listed connections; of few events their columns alone are added up."""
+    by_source = csr_matrix(matrix.T) if matrix.nnz > LISTING else None
+
     def apply(messages: np.ndarray) -> np.ndarray:
         flat = messages.reshape(len(messages), -1)
-        if not flat.any():
-            return np.zeros((len(flat), matrix.shape[0]), matrix.dtype)
+        active = np.count_nonzero(flat)
+        if active == 0:
+            return np.zeros((len(flat), targets), matrix.dtype)
+        if by_source is not None and active < SPARSE_COLUMNS * flat.size:
+            return (_listed_events(flat, matrix.dtype) @ by_source).toarray()
         return np.ascontiguousarray((matrix @ flat.T.astype(matrix.dtype, copy=False)).T)
 
     return apply

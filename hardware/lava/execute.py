@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hardware.lava.compat import lava_imports
+from hardware.lava.fast_models import FAST_FIXED, FAST_FLOAT
 from hardware.lava.free_running import free_running
 from hardware.lava.fused import FusedSegment, segment_model
 from hardware.lava.network import Network
@@ -56,7 +57,9 @@ class RunConfiguration(Loihi2SimCfg):
 
     def __init__(self, settings: Settings, *, fixed: bool) -> None:
         super().__init__()
-        self.stock: dict[Any, Any] = FIXED if fixed else FLOAT
+        self.stock: dict[Any, Any] = dict(FIXED if fixed else FLOAT)
+        if settings.stock_models == "fast":
+            self.stock |= FAST_FIXED if fixed else FAST_FLOAT
         self.settings = settings
 
     def select(self, process: AbstractProcess, proc_models: list[Any]) -> Any:
