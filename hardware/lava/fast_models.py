@@ -111,7 +111,7 @@ class _FastConv(_Fast):
     def finish(self, currents: np.ndarray) -> np.ndarray:
         if not self.is_fixed:
             return currents
-        return conv_utils.signed_clamp(currents.astype(np.int64), bits=24)
+        return np.asarray(conv_utils.signed_clamp(currents.astype(np.int64), bits=24))
 
 
 def _stored(model: Any) -> Any:

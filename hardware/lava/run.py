@@ -35,6 +35,9 @@ def run_lava(
 ) -> SpikeTrace:
     """Simulate a balanced graph on Lava; arguments and result as `run_reference`.
 
+    The trace's `meta` also tells `processes`, `hardware_steps`, `step_ms` (time of a hardware step in
+    the mean of the run) and `step_cpu_ms` (processor time of a step, all processes together).
+
     Args:
         time_limit: seconds for the whole run; a run that stands still is ended in any case.
         settings: which processes run; fused segments by default.
@@ -76,6 +79,7 @@ def run_lava(
         "processes": status["processes"],
         "hardware_steps": status["steps"],
         "step_ms": 1e3 * status["seconds"] / status["steps"],
+        "step_cpu_ms": 1e3 * status["cpu_seconds"] / status["steps"],
     }
     logits = to_logits(graph, received[graph.readout.name])
     return SpikeTrace(spikes={name: received[name] for name in keep}, logits=logits, meta=meta)

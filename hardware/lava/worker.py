@@ -15,7 +15,12 @@ from typing import Any
 
 from hardware.errors import BackendError, HardwareError
 from hardware.lava.job import JobFolder
-from hardware.lava.system import die_with_parent, raise_descriptor_limit, require_shared_memory
+from hardware.lava.system import (
+    cpu_seconds,
+    die_with_parent,
+    raise_descriptor_limit,
+    require_shared_memory,
+)
 
 SPARE_DESCRIPTORS = 64
 PER_PROCESS, PER_CONNECTION = 10, 3  # descriptors of the worker, measured on Lava 0.10, rounded up
@@ -80,9 +85,13 @@ def _run(job: JobFolder, content: dict) -> None:
     execute.start(network, execute.RunConfiguration(settings, fixed=graph.arithmetic == "fixed"))
     status |= {"phase": "running", "actors": execute.actors(network)}
     job.write("status.json", status)
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_seconds(os.getpid())
     execute.run(network)
-    job.write("status.json", status | {"phase": "done", "seconds": time.perf_counter() - started})
+    took = {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": cpu_seconds(os.getpid()) - before,
+    }
+    job.write("status.json", status | {"phase": "done"} | took)
     network.root.stop()
 
 
