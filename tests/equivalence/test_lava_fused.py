@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from graphs import Case, assert_same, cases
 from hypothesis import HealthCheck, Phase, given, settings
 from tiny_models import settled_model, tiny_config, tiny_images
 
 from hardware.errors import BackendError
-from hardware.ir import LIF, Dense, Input, Readout, SpikeGraph, run_reference
+from hardware.ir import run_reference
 from hardware.lava.run import run_lava
 from hardware.lava.settings import Settings
 from hardware.lowering import lower
-from hardware.passes.balance_delays import balance_delays
 from hardware.passes.pipeline import prepare
 from hardware.simulate import to_inputs
 from hardware.verify import compare_traces
@@ -80,37 +78,6 @@ def test_schedule_and_messages_change_nothing() -> None:
         Settings(segments=2, at_once=5, schedule="stepwise"),
     ):
         assert_same(expected, run_lava(graph, inputs, settings=choice))
-
-
-def overflowing() -> SpikeGraph:
-    """600 spikes of weight 254 at once leave the range of Loihi's state."""
-    zero = np.asarray(0)
-    graph = SpikeGraph(
-        populations={
-            "x": Input(name="x", shape=(600,), kind="binary"),
-            "n": LIF(name="n", shape=(1,), threshold=np.asarray(1), bias=zero),
-            "out": Readout(name="out", shape=(1,), bias=zero),
-        },
-        synapses=(
-            Dense(source="x", target="n", weight=np.full((1, 600), 254)),
-            Dense(source="n", target="out", weight=np.full((1, 1), 2)),
-        ),
-        time_steps=2,
-        arithmetic="fixed",
-    )
-    return balance_delays(graph)
-
-
-@pytest.mark.lava
-@pytest.mark.parametrize("schedule", ["free", "stepwise"])
-def test_a_range_that_is_left_reaches_the_caller(schedule) -> None:
-    inputs = np.zeros((40, 2, 600))
-    inputs[30] = 1
-    with pytest.raises(
-        BackendError,
-        match=r"Lava run failed: population 'n' accumulated 152,400, beyond \+-131,071",
-    ):
-        run_lava(overflowing(), inputs, settings=Settings(segments=2, schedule=schedule))
 
 
 def test_settings_name_what_is_wrong() -> None:
