@@ -27,6 +27,7 @@ from spikingmoe import create_model
 from spikingmoe.model import SpikingTransformer
 
 SAMPLES = 16
+SETTLING = 30  # batches until the running statistics of a batch norm have left their initial values
 AT_ONCE = 16
 BLOCKS, SIZES, EXPERTS = (1, 2, 4, 8), (8, 16, 32), (2, 4, 8, 16)
 THRESHOLDS = (0.5, 1.0, 2.0, 4.0, 1000.0)  # times the model's own
@@ -36,7 +37,7 @@ def settled(model: SpikingTransformer, images: Tensor) -> SpikingTransformer:
     """A copy in evaluation mode whose batch norms know the statistics of `images`."""
     model = copy.deepcopy(model).train()
     with torch.no_grad():
-        for _ in range(30):
+        for _ in range(SETTLING):
             model(images)
     return model.eval()
 

@@ -90,18 +90,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     report = Report(seeds=[args.seed], versions=versions([*PACKAGES, "lava-nc", "scipy"]))
     model, images, about = network_of(args)
+    graphs = {arithmetic: prepare(lower(model), arithmetic) for arithmetic in ARITHMETICS}
     with threadpool_limits(args.threads):
-        time_torch(report, model, images[: args.images], args)
-    report.print("Whole images per second", measured="inference")
-    for arithmetic in ARITHMETICS:
-        graph = prepare(lower(model), arithmetic)
-        block = block_of(graph, images[: args.samples], about, args.block)
-        digits, digit_images = digits_model(args)
+        time_torch(report, model, graphs, images[: args.images], about, args)
+    report.print("Inference of whole images", measured="inference")
+    digits, digit_images = digits_model(args)
+    for arithmetic, graph in graphs.items():
+        time_sides(report, block_of(graph, images[: args.samples], about, args.block), args)
         whole = prepare(lower(digits), arithmetic)
         inputs = to_inputs(whole, digit_images)
-        subjects = [block, Subject(whole, inputs, "digits", "whole digits model, settled norms")]
-        for subject in subjects:
-            time_sides(report, subject, args)
+        about_digits = "whole digits model, untrained, settled norms, digits images"
+        time_sides(report, Subject(whole, inputs, "digits", about_digits), args)
     for row in report.rows:
         if row["measured"] == "step" and row["side"] == FUSED:
             print(f"{row['graph']}, {row['arithmetic']}: {row['what']}")
@@ -255,10 +254,14 @@ def check(graph: SpikeGraph, side: str, expected: SpikeTrace, got: SpikeTrace) -
 
 
 def time_torch(
-    report: Report, model: SpikingTransformer, images: Tensor, args: argparse.Namespace
+    report: Report,
+    model: SpikingTransformer,
+    graphs: Mapping[str, SpikeGraph],
+    images: Tensor,
+    about: str,
+    args: argparse.Namespace,
 ) -> None:
     """Inference of torch in both precisions beside the reference in both arithmetics."""
-    graphs = {a: prepare(lower(model), a) for a in ARITHMETICS}
     doubled = {d: copy_of(model, d) for d in (torch.float64, torch.float32)}
     inputs = to_inputs(graphs["float"], images)
 
@@ -281,6 +284,7 @@ def time_torch(
         report.add(
             measured="inference",
             side=side,
+            network=about,
             milliseconds_per_image=1e3 * spread(seconds)["median"] / len(images),
             n=len(seconds),
             images=len(images),
