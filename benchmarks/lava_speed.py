@@ -12,7 +12,7 @@ timed runs the readout of all samples is compared.
 which a busy machine changes less. `vs_stock` and `vs_fast_stock` are times the stock's and the fast stock's
 speed (step_ms, block, float; `_fixed`, `_digits`, `_cpu` and `_one_step`, one step per message, are named
 so). `vs_torch` is how many times torch's speed the reference interpreter has on whole images (torch seconds
-/ reference seconds) in float64, like for like; `vs_torch_fp32` and `vs_torch_fixed` compare torch in float32
+/ reference seconds; of processor time where one thread computes) in float64, like for like; `vs_torch_fp32` and `vs_torch_fixed` compare torch in float32
 with the reference in float64 and in fixed point. Tables tell how the processor time of a fused step's
 arithmetic grows with blocks, tokens and experts and falls with the firing rate (no Lava there).
 
@@ -279,7 +279,9 @@ def time_torch(
         "reference, float64": lambda: refer("float"),
         "reference, fixed point": lambda: refer("fixed"),
     }
-    taken = seconds_in_turns(sides, repeats=args.repeats, warm_up=1, clock=time.perf_counter)
+    # Of one thread the processor's time is the time on an idle machine; waiting is no work.
+    clock = time.process_time if args.threads == 1 else time.perf_counter
+    taken = seconds_in_turns(sides, repeats=args.repeats, warm_up=1, clock=clock)
     for side, seconds in taken.items():
         report.add(
             measured="inference",
@@ -289,6 +291,7 @@ def time_torch(
             n=len(seconds),
             images=len(images),
             threads=args.threads,
+            clock="cpu" if args.threads == 1 else "wall",
         )
     pairs = {
         "vs_torch": ("torch, float64", "reference, float64"),

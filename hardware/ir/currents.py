@@ -30,8 +30,9 @@ class Currents:
         operator = self._operators.get(id(synapse))
         dtype = self.dtypes[synapse.target]
         if operator is None:
-            shapes = [self.graph.populations[n].shape for n in (synapse.source, synapse.target)]
-            operator = make_operator(synapse, *shapes, dtype)
+            source = self.graph.populations[synapse.source].shape
+            target = self.graph.populations[synapse.target].shape
+            operator = make_operator(synapse, source, target, dtype)
             self._operators[id(synapse)] = operator
         current = operator(sent)
         return shift(current, synapse.exponent) if self.fixed else current

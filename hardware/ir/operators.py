@@ -41,7 +41,7 @@ SPARSE_ROWS = 0.6  # share of rows with a message below which picking them out p
 #: Share of active neurons below which adding up their weights is faster than a product, by bytes per
 #: number; and the multiplications that a product must save for it to pay. Measured: products of 64 to
 #: 1,024 rows break even at 15 to 20 % in float64, at 8 to 15 % in float32; listing the events takes 35 us.
-SPARSE_EVENTS = {8: 0.15, 4: 0.08}
+SPARSE_EVENTS = {8: 0.15, 4: 0.05}
 LISTING = 250_000
 SPARSE_COLUMNS = (
     0.1  # the same for listed connections (600,000 of them; up to 0.4 for ten times as many)

@@ -166,8 +166,8 @@ class _SegmentWorker:
         first = self.stepper.step
         count = min(self.task.at_once, self.task.steps - first)
         heard = {n: rows.reshape(self.task.at_once, -1)[:count] for n, rows in received.items()}
-        heard |= {name: source.rows(first, count) for name, source in self.inputs.items()}
         try:
+            heard |= {name: source.rows(first, count) for name, source in self.inputs.items()}
             self.stepper.advance(count, heard)
         except BackendError as error:
             self.job.write("fault.json", {"error": str(error)})

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from hardware.ir.graph import SpikeGraph
+from hardware.ir.nodes import size as population_size
 from hardware.ir.stream import stream_steps
 from hardware.lava.fused import FusedSegment, Task, message_dtype, message_shape
 from hardware.lava.job import JobFolder
@@ -17,6 +18,7 @@ from hardware.lava.subnetwork import subnetwork_size
 from hardware.lava.tracks import Track
 
 AT_ONCE = 16  # hardware steps per message: more gain little and fill the pipeline of segments later
+MOST_NUMBERS = 2**25  # messages of all neurons that are computed at once: bounds the memory
 
 
 def plan_network(
@@ -40,7 +42,7 @@ def plan_network(
         return _stock_network(job, graph, inputs, tracks, settings)
     segments = cut_into_segments(graph, settings.segments)
     steps = stream_steps(graph, len(inputs))
-    at_once = 1 if settings.network == "nested" else min(settings.at_once or AT_ONCE, steps)
+    at_once = 1 if settings.network == "nested" else min(settings.at_once or _at_once(graph), steps)
     task = Task(
         graph=graph,
         inputs=inputs,
@@ -69,6 +71,11 @@ def plan_network(
     if settings.network == "nested":
         size = subnetwork_size(processes)
     return Network(root=processes[0], runs=-(-steps // at_once), steps=steps, size=size)
+
+
+def _at_once(graph: SpikeGraph) -> int:
+    neurons = sum(population_size(p) for p in graph.populations.values())
+    return max(1, min(AT_ONCE, MOST_NUMBERS // neurons))
 
 
 def _stock_network(

@@ -157,7 +157,7 @@ class _Watch:
             for member in members:
                 if not member.is_alive and member.pid != self.worker.pid:
                     return f"{self._name(member, status)} died ({member.cause}){self._hint()}"
-        return self._stopped(members, status, now) or self._overdue(members, now)
+        return self._stopped(members, status, now) or self._overdue(members, status, now)
 
     def _stopped(self, members: list[Member], status: dict, now: float) -> str | None:
         halted = {m.pid: m for m in members if m.state == "T"}
@@ -169,7 +169,7 @@ class _Watch:
                 )
         return None
 
-    def _overdue(self, members: list[Member], now: float) -> str | None:
+    def _overdue(self, members: list[Member], status: dict, now: float) -> str | None:
         ticks = sum(member.cpu_ticks for member in members)
         if ticks != self.cpu_ticks:
             self.cpu_ticks, self.moved = ticks, now
@@ -178,7 +178,8 @@ class _Watch:
             return f"the Lava run exceeded its time limit of {self.limits.total:g} s {where}"
         if now - self.moved > self.limits.idle:
             return f"the Lava run stands still for {self.limits.idle:g} s {where}{self._hint()}"
-        if self.phase == "running" and now - self.stepped > self.limits.step:
+        at_once = status.get("at_once", 1)  # steps that are finished together
+        if self.phase == "running" and now - self.stepped > self.limits.step * at_once:
             return f"the Lava run needs more than {self.limits.step:g} s for a step {where}"
         return None
 

@@ -80,7 +80,13 @@ def _run(job: JobFolder, content: dict) -> None:
     )
     pages = connections + 2 * processes
     require_shared_memory(execute.CHANNEL_SLOTS * (network.size.message_bytes + pages * PAGE))
-    status = {"phase": "building", "processes": processes, "steps": network.steps}
+    at_once = -(-network.steps // network.runs)
+    status = {
+        "phase": "building",
+        "processes": processes,
+        "steps": network.steps,
+        "at_once": at_once,
+    }
     job.write("status.json", status)
     execute.start(network, execute.RunConfiguration(settings, fixed=graph.arithmetic == "fixed"))
     status |= {"phase": "running", "actors": execute.actors(network)}
