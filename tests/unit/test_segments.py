@@ -57,24 +57,20 @@ def test_equal_layers_are_shared_out_equally() -> None:
     assert work_of(graph, "a") == work_of(graph, "d")
 
 
-def test_of_equal_cuts_the_one_with_fewest_messages() -> None:
-    """A cut behind the narrow layer sends 1 message instead of 50."""
-    sizes = {"a": 50, "narrow": 1, "b": 50, "out": 2}
-    populations = [
-        Input(name="x", shape=(50,)),
-        *(LIF(name=n, shape=(sizes[n],)) for n in ("a", "narrow", "b")),
-    ]
-    names = ["x", *sizes]
-    wide = {"x": 50, **sizes}
+def test_of_cuts_that_balance_alike_the_one_with_fewest_messages() -> None:
+    """Behind the narrow sixth of ten layers 1 message crosses the cut instead of 50."""
+    sizes = {f"layer{i}": 1 if i == 6 else 50 for i in range(1, 11)}
+    layers = [LIF(name=name, shape=(n,)) for name, n in sizes.items()]
+    populations = [Input(name="x", shape=(50,)), *layers, Readout(name="out", shape=(2,))]
     graph = SpikeGraph(
-        populations={p.name: p for p in [*populations, Readout(name="out", shape=(2,))]},
+        populations={p.name: p for p in populations},
         synapses=tuple(
-            Dense(source=s, target=t, weight=np.ones((wide[t], wide[s])))
-            for s, t in pairwise(names)
+            Dense(source=s.name, target=t.name, weight=np.ones((*t.shape, *s.shape)))
+            for s, t in pairwise(populations)
         ),
         time_steps=1,
     )
-    assert cut_into_segments(balance_delays(graph), 2)[1].sources == ("narrow",)
+    assert cut_into_segments(balance_delays(graph), 2)[1].sources == ("layer6",)
 
 
 def test_segments_that_would_not_hang_together_become_one() -> None:
