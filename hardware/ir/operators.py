@@ -6,8 +6,8 @@ times faster than those of integers.
 
 Messages that are all zero are not multiplied: a silent source costs nothing, a position where nothing
 was sent (a token whose expert is closed) has no row in the product. Where few neurons are active, only
-their weights are added up: a product costs the same however few they are, an event costs about as much
-as five multiplications of it (ten in float32, which a processor takes in larger portions).
+their weights are added up: a product costs the same however few they are, but each event costs as much as
+tens of its multiplications, which a processor takes in large portions.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ EXACT_FLOAT32, EXACT_FLOAT64 = 2**24, 2**53
 PATCH_BYTES = 8 * 2**20  # of the patches of a convolution that are made at a time: within the cache
 SPARSE_ROWS = 0.6  # share of rows with a message below which picking them out pays
 #: Share of active neurons below which adding up their weights is faster than a product, by bytes per
-#: number; and the multiplications that a product must save for it to pay. Measured: products of 64 to
-#: 1,024 rows break even at 15 to 20 % in float64, at 8 to 15 % in float32; listing the events takes 35 us.
-SPARSE_EVENTS = {8: 0.15, 4: 0.05}
+#: number; and the multiplications that a product must save for it to pay. Measured with OpenBLAS's AVX-512
+#: kernels: products of 64 to 1,024 rows break even at 2 to 5 % in float64, at 1 to 3 % in float32 (with its
+#: SSE3 kernels at three times as many); those of a few rows, which wait for the weights to come from memory,
+#: at 15 to 40 %. Listing the events takes 35 us.
+SPARSE_EVENTS = {8: 0.03, 4: 0.015}
+FEW_ROWS, SPARSE_EVENTS_OF_FEW_ROWS = 4, 0.15
 LISTING = 250_000
 SPARSE_COLUMNS = (
     0.1  # the same for listed connections (600,000 of them; up to 0.4 for ten times as many)
@@ -135,12 +138,13 @@ def _scaled(weight: np.ndarray) -> Operator:
 def _product(weight: np.ndarray, dtype: np.dtype) -> Operator:
     """(rows, n_in) @ (n_in, n_out), of what was sent alone."""
     weight = np.ascontiguousarray(weight, dtype=dtype)
-    few = SPARSE_EVENTS[dtype.itemsize]
 
     def apply(rows: np.ndarray) -> np.ndarray:
         active = np.count_nonzero(rows)
         if active == 0:
             return np.zeros((len(rows), weight.shape[1]), dtype)
+        few_rows = len(rows) <= FEW_ROWS
+        few = SPARSE_EVENTS_OF_FEW_ROWS if few_rows else SPARSE_EVENTS[dtype.itemsize]
         if active < few * rows.size and len(rows) * weight.size > LISTING:
             return _listed_events(rows, dtype) @ weight
         sent = rows.any(axis=1)

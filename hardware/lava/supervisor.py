@@ -23,7 +23,13 @@ from pathlib import Path
 import hardware
 from hardware.errors import BackendError
 from hardware.lava.job import JobFolder
-from hardware.lava.system import SHARED_MEMORY, Member, session_members, shared_memory_of
+from hardware.lava.system import (
+    SHARED_MEMORY,
+    Member,
+    matrix_kernels,
+    session_members,
+    shared_memory_of,
+)
 
 POLL_S = 0.02  # looking for the result
 SCAN_S = 0.5  # looking at the processes
@@ -195,12 +201,15 @@ class _Watch:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's, with the folder that holds `hardware` on the path and one thread per process."""
+    """The caller's, with the folder that holds `hardware` on the path, one thread per process, and
+    matrix products by the processor's widest instructions.
+    """
     root = str(Path(hardware.__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join(paths)
     return {
+        **matrix_kernels(),
         **os.environ,
         **threads,
         "PYTHONPATH": path,
