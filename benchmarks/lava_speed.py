@@ -12,9 +12,10 @@ timed runs the readout of all samples is compared.
 which a busy machine changes less. `vs_stock` and `vs_fast_stock` are times the stock's and the fast stock's
 speed (step_ms, block, float; `_fixed`, `_digits`, `_cpu` and `_one_step`, one step per message, are named
 so). `vs_torch` is how many times torch's speed the reference interpreter has on whole images (torch seconds
-/ reference seconds; of processor time where one thread computes) in float64, like for like; `vs_torch_fp32` and `vs_torch_fixed` compare torch in float32
-with the reference in float64 and in fixed point. Tables tell how the processor time of a fused step's
-arithmetic grows with blocks, tokens and experts and falls with the firing rate (no Lava there).
+/ reference seconds; of processor time where one thread computes) in float64, like for like;
+`vs_torch_fp32` and `vs_torch_fixed` compare torch in float32 with the reference in float64 and in fixed
+point. Tables tell how the processor time of a fused step's arithmetic grows with blocks, tokens and
+experts and falls with the firing rate (no Lava there).
 
     python benchmarks/lava_speed.py --data-dir DIR --json benchmarks/results/lava_speed.json
 """
