@@ -14,7 +14,8 @@ from hardware.ir.stream import run_stream
 from hardware.passes.pipeline import prepare
 from hardware.trace import SpikeTrace
 
-#: "lava" is the best Lava backend there is; "stream" is a slow oracle for debugging; "loihi" needs a board.
+#: "lava" runs a few fused Lava processes, "lava-stock" one stock process per population and synapse;
+#: "stream" is a slow oracle for debugging; "loihi" needs a board.
 BACKENDS = ("reference", "lava", "lava-stock", "stream", "loihi")
 
 
@@ -73,8 +74,16 @@ def simulate(
 
         return run_loihi(graph, inputs, record=keep, progress=progress, time_limit=time_limit)
     from hardware.lava.run import run_lava
+    from hardware.lava.settings import Settings
 
-    return run_lava(graph, inputs, record=keep, progress=progress, time_limit=time_limit)
+    return run_lava(
+        graph,
+        inputs,
+        record=keep,
+        progress=progress,
+        time_limit=time_limit,
+        settings=Settings(network="fused" if backend == "lava" else "stock"),
+    )
 
 
 def simulate_batches(

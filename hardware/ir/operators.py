@@ -5,51 +5,78 @@ of a population reaches 2^24 (float32) or 2^53 (float64), and matrix products of
 times faster than those of integers.
 
 Messages that are all zero are not multiplied: a silent source costs nothing, a position where nothing
-was sent (a token whose expert is closed) has no row in the product.
+was sent (a token whose expert is closed) has no row in the product. Where few neurons are active, only
+their weights are added up: a product costs the same however few they are, but each event costs as much as
+tens of its multiplications, which a processor takes in large portions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from hardware.ir.arithmetic import MAX_V, shift
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Population, Relay, is_graded, size
-from hardware.ir.synapses import AnySynapse, Conv2d, Dense, Shape, Sparse, conv_output_shape
+from hardware.ir.nodes import LIF, Input, Population, Relay, is_graded
+from hardware.ir.synapses import (
+    AnySynapse,
+    Conv2d,
+    Dense,
+    Shape,
+    Sparse,
+    conv_output_shape,
+    to_matrix,
+)
 
-#: (rows, *source shape) messages, of any number format -> (rows, n_target) currents.
+#: (rows, *source shape) messages, bool or numbers -> (rows, n_target) currents in the operator's format.
 Operator = Callable[[np.ndarray], np.ndarray]
 
 EXACT_FLOAT32, EXACT_FLOAT64 = 2**24, 2**53
 PATCH_BYTES = 8 * 2**20  # of the patches of a convolution that are made at a time: within the cache
 FEW_WORDS = 32  # up to so many a loop over columns beats a reduction over short rows
 SPARSE_ROWS = 0.6  # share of rows with a message below which picking them out pays
+#: Share of active neurons below which adding up their weights is faster than a product, by bytes per
+#: number; and the multiplications that a product must save for it to pay. Measured with OpenBLAS's AVX-512
+#: kernels: products of 64 to 1,024 rows break even at 2 to 5 % in float64, at 1 to 3 % in float32 (with its
+#: SSE3 kernels at three times as many); those of a few rows, which wait for the weights to come from memory,
+#: at 15 to 40 %. Listing the events takes 35 us.
+SPARSE_EVENTS = {8: 0.03, 4: 0.015}
+FEW_ROWS, SPARSE_EVENTS_OF_FEW_ROWS = 4, 0.15
+LISTING = 250_000
+SPARSE_COLUMNS = (
+    0.1  # the same for listed connections (600,000 of them; up to 0.4 for ten times as many)
+)
 
 
 def make_operator(graph: SpikeGraph, synapse: AnySynapse, dtype: np.dtype) -> Operator:
     """The fastest form of a synapse for batches of messages, computed in `dtype`."""
+    source = graph.populations[synapse.source].shape
+    target = graph.populations[synapse.target].shape
     scaled = synapse.weight * 2.0**synapse.exponent
-    if synapse.exponent and np.array_equal(scaled, np.rint(scaled)):  # then no sum is floored
-        return make_operator(graph, replace(synapse, weight=scaled, exponent=0), dtype)
-    if synapse.exponent:
-        sums = make_operator(graph, replace(synapse, exponent=0), dtype)
-        return lambda messages: shift(sums(messages), synapse.exponent)
-    shape = graph.populations[synapse.source].shape
+    if synapse.exponent == 0 or np.array_equal(scaled, np.rint(scaled)):  # no sum is floored
+        return make_sums(replace(synapse, weight=scaled), source, target, dtype)
+    sums = make_sums(synapse, source, target, dtype)
+    return lambda messages: shift(sums(messages), synapse.exponent)
+
+
+def make_sums(synapse: AnySynapse, source: Shape, target: Shape, dtype: np.dtype) -> Operator:
+    """`make_operator` from the shapes of the two populations; the exponent is not applied."""
     if isinstance(synapse, Dense):
-        return _on_rows(_product(synapse.weight.T, dtype), int(np.prod(shape)))
+        return _on_rows(_product(synapse.weight.T, dtype), math.prod(source))
     if isinstance(synapse, Conv2d) and _is_pointwise(synapse):
-        return _on_rows(_product(synapse.weight[:, :, 0, 0].T, dtype), shape[-1])
+        return _on_rows(_product(synapse.weight[:, :, 0, 0].T, dtype), source[-1])
     if isinstance(synapse, Conv2d) and synapse.groups == 1:
-        return _convolution(synapse, shape, dtype)
+        return _convolution(synapse, source, dtype)
     if isinstance(synapse, Conv2d) and synapse.weight.shape[:2] == (synapse.groups, 1):
-        return _depthwise(synapse, shape, dtype)
-    if isinstance(synapse, Sparse) and _is_one_to_one(graph, synapse):
+        return _depthwise(synapse, source, dtype)
+    if isinstance(synapse, Sparse) and _is_one_to_one(synapse, source, target):
         return _scaled(synapse.weight[np.argsort(synapse.rows)].astype(dtype))
-    return _listed(csr_matrix(graph.matrix(synapse), dtype=dtype))
+    return _listed(csr_matrix(to_matrix(synapse, source, target), dtype=dtype), math.prod(target))
 
 
 def number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
@@ -112,9 +139,8 @@ def _is_pointwise(synapse: Conv2d) -> bool:
     )
 
 
-def _is_one_to_one(graph: SpikeGraph, synapse: Sparse) -> bool:
-    n = size(graph.populations[synapse.target])
-    whole = len(synapse.rows) == n == size(graph.populations[synapse.source])
+def _is_one_to_one(synapse: Sparse, source: Shape, target: Shape) -> bool:
+    whole = len(synapse.rows) == math.prod(target) == math.prod(source)
     return whole and np.array_equal(synapse.rows, synapse.columns)
 
 
@@ -122,23 +148,28 @@ def _scaled(weight: np.ndarray) -> Operator:
     same = weight[:1] if np.all(weight == weight[0]) else weight
 
     def apply(messages: np.ndarray) -> np.ndarray:
-        return messages.reshape(len(messages), -1).astype(weight.dtype, copy=False) * same
+        return np.multiply(messages.reshape(len(messages), -1), same, dtype=weight.dtype)
 
     return apply
 
 
 def _product(weight: np.ndarray, dtype: np.dtype) -> Operator:
-    """(rows, n_in) @ (n_in, n_out), of the rows alone in which something was sent."""
+    """(rows, n_in) @ (n_in, n_out), of what was sent alone."""
     weight = np.ascontiguousarray(weight, dtype=dtype)
 
     def apply(rows: np.ndarray) -> np.ndarray:
+        active = np.count_nonzero(rows)
+        if active == 0:
+            return np.zeros((len(rows), weight.shape[1]), dtype)
+        few_rows = len(rows) <= FEW_ROWS
+        few = SPARSE_EVENTS_OF_FEW_ROWS if few_rows else SPARSE_EVENTS[dtype.itemsize]
+        if active < few * rows.size and len(rows) * weight.size > LISTING:
+            return _listed_events(rows, dtype) @ weight
         sent = _any_in_row(rows)
-        share = np.count_nonzero(sent) / max(1, len(sent))
-        if share > SPARSE_ROWS:
+        if np.count_nonzero(sent) > SPARSE_ROWS * len(rows):
             return rows.astype(dtype, copy=False) @ weight
         out = np.zeros((len(rows), weight.shape[1]), dtype)
-        if share > 0:
-            out[sent] = rows[sent].astype(dtype, copy=False) @ weight
+        out[sent] = rows[sent].astype(dtype, copy=False) @ weight
         return out
 
     return apply
@@ -158,6 +189,19 @@ def _any_in_row(rows: np.ndarray) -> np.ndarray:
     return rows.any(axis=1)
 
 
+def _listed_events(rows: np.ndarray, dtype: np.dtype) -> Any:
+    """The messages that are not zero as a sparse matrix (rows, n_in)."""
+    places = np.flatnonzero(rows)
+    if rows.dtype == bool:
+        values = np.ones(len(places), dtype)
+    else:
+        values = rows.ravel()[places].astype(dtype, copy=False)
+    ends = np.zeros(len(rows) + 1, np.int32)
+    np.cumsum(np.count_nonzero(rows, axis=1), out=ends[1:])
+    columns = (places % rows.shape[1]).astype(np.int32)
+    return csr_matrix((values, columns, ends), shape=rows.shape, copy=False)
+
+
 def _on_rows(product: Operator, width: int) -> Operator:
     """`product` on each vector of `width` channels of a batch of messages."""
 
@@ -167,13 +211,17 @@ def _on_rows(product: Operator, width: int) -> Operator:
     return apply
 
 
-def _listed(matrix: csr_matrix) -> Operator:
-    n_target = len(matrix.indptr) - 1
+def _listed(matrix: csr_matrix, targets: int) -> Operator:
+    """Listed connections; of few events their columns alone are added up."""
+    by_source = csr_matrix(matrix.T) if matrix.nnz > LISTING else None
 
     def apply(messages: np.ndarray) -> np.ndarray:
         flat = messages.reshape(len(messages), -1)
-        if not flat.any():
-            return np.zeros((len(flat), n_target), matrix.dtype)
+        active = np.count_nonzero(flat)
+        if active == 0:
+            return np.zeros((len(flat), targets), matrix.dtype)
+        if by_source is not None and active < SPARSE_COLUMNS * flat.size:
+            return (_listed_events(flat, matrix.dtype) @ by_source).toarray()
         return np.ascontiguousarray((matrix @ np.ascontiguousarray(flat.T, matrix.dtype)).T)
 
     return apply
@@ -221,7 +269,8 @@ def _convolution(synapse: Conv2d, shape: Shape, dtype: np.dtype) -> Operator:
     def apply(messages: np.ndarray) -> np.ndarray:
         out = np.empty((len(messages), height * width * channels_out), dtype)
         maps = messages.reshape(-1, *shape)
-        patches = np.empty((min(at_a_time, len(maps)), height, width, n_taps, channels), maps.dtype)
+        shape_of_patches = (min(at_a_time, len(maps)), height, width, n_taps, channels)
+        patches = np.empty(shape_of_patches, messages.dtype)
         for start in range(0, len(maps), at_a_time):
             some = maps[start : start + at_a_time]
             if not some.any():
@@ -243,7 +292,7 @@ def _depthwise(synapse: Conv2d, shape: Shape, dtype: np.dtype) -> Operator:
     kernel = np.ascontiguousarray(synapse.weight[:, 0].transpose(1, 2, 0), dtype=dtype)
 
     def apply(messages: np.ndarray) -> np.ndarray:
-        maps = taps.pad(messages.reshape(-1, *shape).astype(dtype, copy=False))
+        maps = taps.pad(messages.reshape(-1, *shape)).astype(dtype, copy=False)
         out = np.zeros((len(maps), *taps.out), dtype)
         for y, x, high, wide in taps.places:
             out += maps[:, high, wide] * kernel[y, x]

@@ -17,9 +17,9 @@ import numpy as np
 
 from hardware.errors import BackendError
 from hardware.ir.arithmetic import check_range, lif_step, quantise_input
+from hardware.ir.currents import Currents
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout
-from hardware.ir.operators import Operator, make_operator, number_formats
 from hardware.ir.synapses import AnySynapse
 from hardware.trace import SpikeTrace
 
@@ -145,9 +145,8 @@ class _Runner:
 
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
-        self.fixed = graph.arithmetic == "fixed"
-        self.dtypes = number_formats(graph)
-        self.operators: dict[int, Operator] = {}
+        self.currents = Currents(graph)
+        self.fixed, self.dtypes = self.currents.fixed, self.currents.dtypes
         self.loops = {
             name: [s for s in graph.incoming(name) if s.source == name] for name in graph.order
         }
@@ -197,12 +196,8 @@ class _Runner:
 
     def deliver(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
         """(S, T, *source shape) messages -> (S, T, n_target) currents, in an array of its own."""
-        operator = self.operators.get(id(synapse))
-        if operator is None:
-            operator = make_operator(self.graph, synapse, self.dtypes[synapse.target])
-            self.operators[id(synapse)] = operator
         flat = sent.reshape(sent.shape[0] * sent.shape[1], *sent.shape[2:])
-        return operator(flat).reshape(*sent.shape[:2], -1)
+        return self.currents.deliver(synapse, flat).reshape(*sent.shape[:2], -1)
 
     def _graded(self, population: Population, current: np.ndarray) -> np.ndarray:
         if isinstance(population, Readout):

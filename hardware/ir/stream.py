@@ -23,16 +23,49 @@ def stream_steps(graph: SpikeGraph, samples: int) -> int:
     return samples * graph.time_steps + max(graph.depth.values())
 
 
+class InputRows:
+    """What an `Input` sends, a few hardware steps at a time: silent outside the samples.
+
+    Repeating signals go on as long as there are samples, a constant for ever.
+
+    Args:
+        inputs: (S, T or 1, *shape) of the samples; may be a memory-mapped file.
+    """
+
+    def __init__(self, graph: SpikeGraph, population: Input, inputs: np.ndarray) -> None:
+        self.graph, self.population, self.inputs = graph, population, inputs
+        self.depth = graph.depth[population.name]
+        self._kept: tuple[int, int, np.ndarray] | None = None
+
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """(count, *shape): the messages of hardware steps `first` to `first + count`."""
+        if self.population.kind == "constant":
+            return np.ones((count, *self.population.shape), dtype=bool)
+        length = self.graph.time_steps
+        begin = max(first - self.depth, 0)
+        end = min(first - self.depth + count, len(self.inputs) * length)
+        if end <= begin:
+            return np.zeros((count, *self.population.shape), dtype=self._values(0, 1).dtype)
+        values = self._values(begin // length, (end - 1) // length + 1)
+        offset = begin // length * length
+        sent = values[begin - offset : end - offset]
+        if len(sent) == count:
+            return sent
+        rows = np.zeros((count, *sent.shape[1:]), dtype=sent.dtype)
+        rows[begin + self.depth - first : end + self.depth - first] = sent
+        return rows
+
+    def _values(self, sample: int, end: int) -> np.ndarray:
+        """(steps, *shape) of some samples; the last ones are kept, since calls go on where they stopped."""
+        if self._kept is None or self._kept[:2] != (sample, end):
+            values = input_values(self.graph, self.population, self.inputs[sample:end])
+            self._kept = (sample, end, values.reshape(-1, *self.population.shape))
+        return self._kept[2]
+
+
 def input_stream(graph: SpikeGraph, population: Input, inputs: np.ndarray) -> np.ndarray:
-    """(hardware steps, *shape): what an Input sends; silent outside the samples, repeating signals go on."""
-    steps, depth = stream_steps(graph, len(inputs)), graph.depth[population.name]
-    values = input_values(graph, population, inputs)
-    stream = np.zeros((steps, *population.shape), dtype=values.dtype)
-    flat = values.reshape(-1, *population.shape)[: max(0, steps - depth)]
-    stream[depth : depth + len(flat)] = flat
-    if population.kind == "constant":
-        stream[:] = True
-    return stream
+    """(hardware steps, *shape): what an Input sends in a whole run."""
+    return InputRows(graph, population, inputs).rows(0, stream_steps(graph, len(inputs)))
 
 
 def window_view(graph: SpikeGraph, name: str, stream: np.ndarray, samples: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from hardware.lava.compat import lava_imports
 from hardware.lava.execute import CHANNEL_SLOTS, FIXED, actors, run
 from hardware.lava.network import Network
 from hardware.lava.recorder import Recorder, recorder_model
+from hardware.lava.settings import Settings
 
 with lava_imports():
     from lava.magma.compiler.compiler_graphs import ProcGroupDiGraphs
@@ -49,16 +50,16 @@ class ChipConfig(Loihi2HwCfg):
         return chosen
 
 
-def start(network: Network, *, fixed: bool, schedule: str = "stepwise") -> None:
+def start(network: Network, settings: Settings, *, fixed: bool) -> None:
     """Choose the board, compile the network for it and load it; it waits for `run`.
 
     Raises:
         BackendError: no board can be reached, or a process has no model for the chip.
     """
     assert fixed
-    assert schedule == "stepwise"
+    assert settings.schedule == "stepwise"
     choose_board()
-    tracks = network.recorder.proc_params["tracks"]
+    tracks = network.root.proc_params["tracks"]
     host: dict[Any, Any] = {Source: FIXED[Source], Recorder: recorder_model(len(tracks))}
     search, found = ProcGroupDiGraphs._find_proc_models, {}
 
@@ -70,7 +71,7 @@ def start(network: Network, *, fixed: bool, schedule: str = "stepwise") -> None:
         return found[kind]
 
     ProcGroupDiGraphs._find_proc_models = staticmethod(find_models)
-    network.recorder.create_runtime(
+    network.root.create_runtime(
         run_cfg=ChipConfig(exception_proc_model_map=host),
         compile_config={"pypy_channel_size": CHANNEL_SLOTS},
     )

@@ -22,8 +22,10 @@ from hardware.ir.nodes import LIF, Input, Population, is_graded, size
 from hardware.ir.stream import input_stream, stream_steps
 from hardware.ir.synapses import AnySynapse, Dense
 from hardware.lava.compat import lava_imports
-from hardware.lava.network import MESSAGE_BITS, Network
+from hardware.lava.job import JobFolder
+from hardware.lava.network import MESSAGE_BITS, Network, NetworkSize
 from hardware.lava.recorder import Recorder
+from hardware.lava.settings import Settings
 from hardware.lava.tracks import Track
 
 with lava_imports():
@@ -41,23 +43,22 @@ with lava_imports():
 LARGEST_DECAY = DECAY_UNITY - 1  # of the 12-bit fields du and dv
 
 
-def build_network(
+def plan_network(
+    job: JobFolder,
     graph: SpikeGraph,
     inputs: np.ndarray,
-    *,
     tracks: dict[str, Track],
-    progress_path: str,
-    conv_as: str = "sparse",
+    settings: Settings,
 ) -> Network:
-    """Create and connect the processes; arguments and result as of the network for the CPU.
+    """Create and connect the processes; arguments and result as of the networks for the CPU.
 
     Args:
         graph: fixed point, every delay 1, checked by `hardware.lava.loihi.check_chip`.
-        conv_as: "sparse", the only form there is here.
     """
     assert graph.arithmetic == "fixed"
-    assert conv_as == "sparse"
-    return _Builder(graph).build(inputs, tracks, progress_path)
+    assert settings.network == "chip"
+    np.save(job.progress, np.zeros(1, np.int64), allow_pickle=False)
+    return _Builder(graph).build(inputs, tracks, job.progress)
 
 
 class _Builder:
@@ -81,20 +82,21 @@ class _Builder:
             process = self.add(self.synapse(synapse), f"{synapse.source} -> {synapse.target}")
             self.connect(sends[synapse.source], process.s_in)
             self.connect(process.a_out, receives[synapse.target])
-        recorder = Recorder(tracks=list(tracks.values()), steps=steps, progress_path=progress_path)
+        recorder = Recorder(
+            tracks=list(tracks.values()), biases={}, progress_path=progress_path, index=0
+        )
         for index, name in enumerate(tracks):
             bits = 0 if tracks[name].binary else MESSAGE_BITS
             shape = (size(graph.populations[name]),)
             adapter = self.add(NxToPyAdapter(shape=shape, num_message_bits=bits), f"read {name}")
             self.connect(sends[name], adapter.inp)
             self.connect(adapter.out, recorder.port(index))
-        return Network(
-            processes=[*self.processes, recorder],
-            recorder=recorder,
-            steps=steps,
+        size_of_all = NetworkSize(
+            processes=len(self.processes) + 1,
             connections=self.connections,
             message_bytes=self.message_bytes,
         )
+        return Network(root=recorder, runs=steps, steps=steps, size=size_of_all)
 
     def add(self, process: Any, name: str) -> Any:
         process.name = name

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from hardware.lava.compat import lava_imports
+from hardware.lava.fast_models import FAST_FIXED, FAST_FLOAT
 from hardware.lava.free_running import free_running
+from hardware.lava.fused import FusedSegment, segment_model
 from hardware.lava.network import Network
 from hardware.lava.recorder import Recorder, recorder_model
+from hardware.lava.settings import Settings
+from hardware.lava.subnetwork import SubNetworkModel
 
 with lava_imports():
     from lava.magma.compiler.compiler_graphs import ProcGroupDiGraphs
+    from lava.magma.core.process.process import AbstractProcess
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
     from lava.proc.conv import models as conv
@@ -23,7 +28,6 @@ with lava_imports():
     from lava.proc.sparse import models as sparse
     from lava.proc.sparse.process import Sparse
 
-Schedule = Literal["free", "stepwise"]
 CHANNEL_SLOTS = 2  # Lava's default of 64 takes 32 times the shared memory
 
 FLOAT = {
@@ -44,29 +48,52 @@ FIXED = {
 }
 
 
-def start(network: Network, *, fixed: bool, schedule: Schedule = "free") -> None:
+class RunConfiguration(Loihi2SimCfg):
+    """Which model implements each process.
+
+    Args:
+        fixed: bit-accurate models instead of floating point.
+    """
+
+    def __init__(self, settings: Settings, *, fixed: bool) -> None:
+        super().__init__()
+        self.stock: dict[Any, Any] = dict(FIXED if fixed else FLOAT)
+        if settings.stock_models == "fast":
+            self.stock |= FAST_FIXED if fixed else FAST_FLOAT
+        self.settings = settings
+
+    def select(self, process: AbstractProcess, proc_models: list[Any]) -> Any:
+        """The model of a process; `proc_models`, what Lava found, is not needed."""
+        if isinstance(process, FusedSegment) and self.settings.network == "nested":
+            return SubNetworkModel
+        if isinstance(process, FusedSegment):
+            model = segment_model(process)
+        elif isinstance(process, Recorder):
+            model = recorder_model(len(process.proc_params["tracks"]))
+        else:
+            model = self.stock[type(process)]
+        return free_running(model) if self.settings.schedule == "free" else model
+
+
+def start(network: Network, settings: Settings, *, fixed: bool) -> None:
     """Compile the network and start its operating-system processes; they wait for `run`."""
-    models: dict[Any, Any] = dict(FIXED if fixed else FLOAT)
-    models[Recorder] = recorder_model(len(network.recorder.proc_params["tracks"]))
-    if schedule == "free":
-        models = {process: free_running(model) for process, model in models.items()}
     # Lava looks for models by executing every file of a process's folder, once per process. The
-    # models are known here, so the search is answered directly.
-    ProcGroupDiGraphs._find_proc_models = staticmethod(lambda proc: [models[type(proc)]])
-    network.recorder.create_runtime(
-        run_cfg=Loihi2SimCfg(exception_proc_model_map=models),
+    # configuration knows them, so the search is answered directly.
+    ProcGroupDiGraphs._find_proc_models = staticmethod(lambda proc: [])
+    network.root.create_runtime(
+        run_cfg=RunConfiguration(settings, fixed=fixed),
         compile_config={"pypy_channel_size": CHANNEL_SLOTS},
     )
 
 
 def run(network: Network) -> None:
-    """All hardware steps in one go (a free-running network must not be split)."""
-    network.recorder.run(condition=RunSteps(num_steps=network.steps))
+    """All steps in one go (a free-running network must not be split)."""
+    network.root.run(condition=RunSteps(num_steps=network.runs))
 
 
 def actors(network: Network) -> dict[int, str]:
     """Operating-system process ids of the started network with the names of their Lava processes."""
-    runtime: Any = network.recorder.runtime
+    runtime: Any = network.root.runtime
     names = [process.name for process in runtime._executable.proc_builders]
     started = runtime._messaging_infrastructure.actors
     names += ["runtime service"] * (len(started) - len(names))

@@ -1,9 +1,9 @@
 """The folder through which a Lava worker gets its work and gives back its results.
 
-    graph.safetensors   the legalised graph        job.json      who asked, how to run
+    graph.safetensors   the graph to run           job.json      who asked, how to run
     inputs.npy          (S, T or 1, *shape)        status.json   phase, process ids, errors
-    track{i}.npy        what was recorded          progress.npy  finished hardware steps
-    log.txt             everything printed
+    track{i}.npy        what was recorded          progress.npy  finished hardware steps, per segment
+    log.txt             everything printed         fault.json    why a process of the run gave up
 
 The process that made a folder keeps it locked; a folder that nobody locks is stale and is removed at
 the next start.
@@ -65,9 +65,9 @@ class JobFolder:
         os.replace(temporary, self.path / name)
 
     def steps_done(self) -> int:
-        """Hardware steps that the recorder has written."""
+        """Hardware steps that all recorders (or segments) have written."""
         try:
-            return int(np.load(self.progress, allow_pickle=False)[0])
+            return int(np.load(self.progress, allow_pickle=False).min())
         except (OSError, ValueError, EOFError):
             return 0
 

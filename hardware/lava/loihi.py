@@ -22,6 +22,7 @@ from hardware.ir.nodes import LIF, is_graded
 from hardware.ir.reference import Progress
 from hardware.lava.compat import require_lava
 from hardware.lava.run import run_lava
+from hardware.lava.settings import Settings
 from hardware.loihi.fit import estimate_fit
 from hardware.passes.pipeline import legalise_for_stock_lava
 from hardware.passes.to_sparse import to_sparse
@@ -59,9 +60,7 @@ def run_loihi(
         record=record,
         progress=progress,
         time_limit=time_limit,
-        conv_as="sparse",
-        schedule="stepwise",
-        target="loihi",
+        settings=Settings(network="chip", conv_as="sparse", schedule="stepwise"),
     )
     facts = {"cores": fit.cores, "chips": fit.chips, "warnings": fit.warnings}
     return replace(trace, meta=trace.meta | facts)

@@ -3,13 +3,16 @@
 `Input` is a source RingBuffer; a `Relay` has no process, because a stock synapse sends what it
 accumulated one step before: the synapses into the relay feed the synapses out of it directly, and sums
 travel as graded messages. A recorded population, relay or readout is connected to the recorder.
+
+The graph may be a part of a larger one (`hardware.lava.subnetwork`): what it hears from outside comes
+through given ports then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -17,14 +20,16 @@ from scipy.sparse import csr_matrix
 from hardware.errors import BackendError
 from hardware.ir.arithmetic import ACTIVATION_SHIFT, DECAY_UNITY
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, is_graded, size
+from hardware.ir.nodes import LIF, Input, Readout, is_graded, size
 from hardware.ir.stream import input_stream, stream_steps
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense
 from hardware.lava.compat import lava_imports
 from hardware.lava.recorder import Recorder
+from hardware.lava.settings import ConvAs
 from hardware.lava.tracks import Track
 
 with lava_imports():
+    from lava.magma.core.process.ports.ports import InPort, OutPort
     from lava.magma.core.process.process import AbstractProcess
     from lava.proc.conv.process import Conv as LavaConv
     from lava.proc.dense.process import Dense as LavaDense
@@ -34,7 +39,6 @@ with lava_imports():
     from lava.proc.sparse.process import Sparse as LavaSparse
     from lava.utils.weightutils import SignMode
 
-ConvAs = Literal["auto", "sparse", "conv"]
 MAX_SPARSE_ENTRIES = (
     2_000_000  # above, a convolution's matrix costs more than stock Conv's slowness
 )
@@ -43,94 +47,116 @@ INT8_MAX = 127  # stock Conv keeps stride, padding, dilation and groups in int8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
-    """The processes of one run; `recorder` reaches all of those that are needed."""
+class NetworkSize:
+    """What a network needs of the system."""
 
-    processes: list[AbstractProcess]
-    recorder: Recorder
-    steps: int
+    processes: int
     connections: int
     message_bytes: int
 
 
-def build_network(
-    graph: SpikeGraph,
-    inputs: np.ndarray,
-    *,
-    tracks: dict[str, Track],
-    progress_path: str,
-    conv_as: ConvAs = "auto",
-) -> Network:
-    """Create and connect the processes for samples that stream back to back.
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The processes of one run.
+
+    Attributes:
+        root: reaches all processes by connections.
+        runs: Lava steps of the run; each does one or more hardware steps.
+        steps: hardware steps of the run.
+        size: of what runs in the end, the stock processes within a segment included.
+    """
+
+    root: AbstractProcess
+    runs: int
+    steps: int
+    size: NetworkSize
+
+
+class StockBuilder:
+    """Creates the stock processes of a graph, for samples that stream back to back, and connects them.
 
     Args:
-        graph: with every delay equal to 1 (the pass register_delays).
+        graph: the part to build, with every delay equal to 1 (the pass register_delays).
+        whole: the legalised graph of the whole run, which has the depths and the input signals.
         inputs: (S, T or 1, *shape), checked by `check_inputs`.
-        tracks: what to record and into which files, by population (no inputs).
 
     Raises:
         BackendError: for a delay above 1, or a convolution that no stock process can compute.
     """
-    return _Builder(graph, conv_as).build(inputs, tracks, progress_path)
 
-
-class _Builder:
-    def __init__(self, graph: SpikeGraph, conv_as: ConvAs) -> None:
-        self.graph = graph
+    def __init__(
+        self, graph: SpikeGraph, *, whole: SpikeGraph, inputs: np.ndarray, conv_as: ConvAs
+    ) -> None:
+        self.graph, self.whole, self.inputs, self.conv_as = graph, whole, inputs, conv_as
         self.fixed = graph.arithmetic == "fixed"
-        self.conv_as = conv_as
-        self.connections = 0
-        self.message_bytes = 0
+        self.steps = stream_steps(whole, len(inputs))
+        self.processes: list[AbstractProcess] = []
+        self.connections = self.message_bytes = 0
+        self.senders: dict[str, list[OutPort | InPort]] = {name: [] for name in graph.populations}
 
-    def build(self, inputs: np.ndarray, tracks: dict[str, Track], progress_path: str) -> Network:
-        graph, steps = self.graph, stream_steps(self.graph, len(inputs))
+    def build(self, outside: Mapping[str, InPort]) -> None:
+        """Everything but recorders; `outside` has the ports through which messages come in."""
         neurons: dict[str, Any] = {}
-        for name, population in graph.populations.items():
-            if isinstance(population, Input):
-                stream = input_stream(graph, population, inputs).reshape(steps, -1).T
-                dtype = np.int32 if self.fixed else np.float64
-                neurons[name] = Source(data=np.ascontiguousarray(stream, dtype=dtype))
+        for name, population in self.graph.populations.items():
+            if name in outside:
+                self.senders[name].append(outside[name])
             elif isinstance(population, LIF):
                 neurons[name] = self.lif(population)
-        synapses = [self.synapse(s) for s in graph.synapses]
-        for synapse, process in zip(graph.synapses, synapses, strict=True):
-            if synapse.source in neurons:
-                self.connect(neurons[synapse.source].s_out, process.s_in)
+            elif isinstance(population, Input) and self.graph.outgoing(name):
+                neurons[name] = self.source(name)
+        for name, process in neurons.items():
+            self.senders[name].append(process.s_out)
+        synapses: Sequence[Any] = [self.synapse(s) for s in self.graph.synapses]
+        for synapse, process in zip(self.graph.synapses, synapses, strict=True):
             if synapse.target in neurons:
                 self.connect(process.a_out, neurons[synapse.target].a_in)
-        self.connect_relays(neurons, synapses)
-        recorder = Recorder(tracks=list(tracks.values()), steps=steps, progress_path=progress_path)
-        for index, name in enumerate(tracks):
-            for port in self.senders(name, neurons, synapses):
-                self.connect(port, recorder.port(index))
-        return Network(
-            processes=[*neurons.values(), *synapses, recorder],
-            recorder=recorder,
-            steps=steps,
+            else:
+                self.senders[synapse.target].append(process.a_out)
+        for synapse, process in zip(self.graph.synapses, synapses, strict=True):
+            for port in self.senders[synapse.source]:
+                self.connect(port, process.s_in)
+        self.processes += [*neurons.values(), *synapses]
+
+    def record(self, tracks: dict[str, Track], *, progress_path: str, index: int) -> Recorder:
+        """A recorder of populations; its finished steps are number `index` of the progress."""
+        biases = {
+            place: np.broadcast_to(population.bias, population.shape).ravel()
+            for place, name in enumerate(tracks)
+            if isinstance(population := self.graph.populations[name], Readout)
+        }
+        recorder = Recorder(
+            tracks=list(tracks.values()), biases=biases, progress_path=progress_path, index=index
+        )
+        for place, name in enumerate(tracks):
+            for port in self.senders[name]:
+                self.connect(port, recorder.port(place))
+        self.processes.append(recorder)
+        return recorder
+
+    @property
+    def size(self) -> NetworkSize:
+        """Of what was built so far."""
+        return NetworkSize(
+            processes=len(self.processes),
             connections=self.connections,
             message_bytes=self.message_bytes,
         )
 
-    def connect(self, out_port, in_port) -> None:
-        if out_port.shape != in_port.shape:
-            out_port = out_port.reshape(in_port.shape)
-        out_port.connect(in_port)
+    def connect(self, source: OutPort | InPort, target: OutPort | InPort) -> None:
+        """Connect two ports of as many elements; an InPort here is one of the process around."""
+        port: Any = source
+        if port.shape != target.shape:
+            port = port.reshape(target.shape)
+        port.connect(target)
         self.connections += 1
-        self.message_bytes += 8 * int(np.prod(in_port.shape))
+        self.message_bytes += 8 * int(np.prod(target.shape))
 
-    def connect_relays(self, neurons, synapses) -> None:
-        pairs = list(zip(self.graph.synapses, synapses, strict=True))
-        for before, process in pairs:
-            if before.target not in neurons:
-                for after, reader in pairs:
-                    if after.source == before.target:
-                        self.connect(process.a_out, reader.s_in)
-
-    def senders(self, name: str, neurons, synapses) -> Iterable:
-        if name in neurons:
-            return [neurons[name].s_out]
-        pairs = zip(self.graph.synapses, synapses, strict=True)
-        return [process.a_out for synapse, process in pairs if synapse.target == name]
+    def source(self, name: str) -> Source:
+        population = self.whole.populations[name]
+        assert isinstance(population, Input)
+        stream = input_stream(self.whole, population, self.inputs).reshape(self.steps, -1).T
+        dtype = np.int32 if self.fixed else np.float64
+        return Source(data=np.ascontiguousarray(stream, dtype=dtype))
 
     def lif(self, population: LIF) -> LavaLIF:
         shape = (size(population),)
@@ -160,7 +186,7 @@ class _Builder:
             shape=shape,
             name=population.name,
             reset_interval=self.graph.time_steps,
-            reset_offset=self.graph.depth[population.name] + 1,
+            reset_offset=self.whole.depth[population.name] + 1,
             **rule,
         )
 

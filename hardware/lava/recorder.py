@@ -25,10 +25,28 @@ with lava_imports():
 
 
 class Recorder(AbstractProcess):
-    """Input port `a{i}` takes the messages of track i; binary ones are stored as packed bits."""
+    """Input port `a{i}` takes the messages of track i; binary ones are stored as packed bits.
 
-    def __init__(self, *, tracks: list[Track], steps: int, progress_path: str) -> None:
-        super().__init__(tracks=tracks, steps=steps, progress_path=progress_path, name="recorder")
+    Args:
+        biases: what is added to the messages of a track before they are written, by its place.
+        index: which number of the file `progress_path` counts the finished steps.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracks: list[Track],
+        biases: dict[int, np.ndarray],
+        progress_path: str,
+        index: int,
+    ) -> None:
+        super().__init__(
+            tracks=tracks,
+            biases=biases,
+            progress_path=progress_path,
+            index=index,
+            name="recorder",
+        )
         for index, track in enumerate(tracks):
             setattr(self, f"a{index}", InPort(shape=(track.neurons,)))
 
@@ -52,8 +70,10 @@ class _RecorderModel(PyLoihiProcessModel):
             self._progress = np.load(params["progress_path"], mmap_mode="r+")
         for index, (track, rows) in enumerate(zip(tracks, self._rows, strict=True)):
             values = getattr(self, f"a{index}").recv()
-            rows[self.time_step - 1] = track.to_row(values)
-        self._progress[0] = self.time_step
+            if index in params["biases"]:
+                values = values + params["biases"][index]
+            rows[self.time_step - 1] = track.to_rows(values)
+        self._progress[params["index"]] = self.time_step
 
 
 def recorder_model(ports: int) -> Any:

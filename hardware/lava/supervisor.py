@@ -22,7 +22,13 @@ from dataclasses import dataclass
 from hardware.errors import BackendError
 from hardware.interpreter import fresh_environment
 from hardware.lava.job import JobFolder
-from hardware.lava.system import SHARED_MEMORY, Member, session_members, shared_memory_of
+from hardware.lava.system import (
+    SHARED_MEMORY,
+    Member,
+    matrix_kernels,
+    session_members,
+    shared_memory_of,
+)
 
 POLL_S = 0.02  # looking for the result
 SCAN_S = 0.5  # looking at the processes
@@ -62,7 +68,7 @@ def supervise(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env=fresh_environment() | {"PYTHONWARNINGS": "ignore"},
+            env=matrix_kernels() | fresh_environment() | {"PYTHONWARNINGS": "ignore"},
         )
         watch = _Watch(job, worker, limits, progress)
         try:
@@ -121,6 +127,8 @@ class _Watch:
                 return status
             if status.get("phase") == "failed":
                 raise BackendError(f"the Lava run failed: {status['error']}")
+            if fault := self.job.read("fault.json"):
+                raise BackendError(f"the Lava run failed: {fault['error']}")
             now = time.monotonic()
             if self.worker.poll() is not None or now - scanned >= SCAN_S:
                 scanned = now
@@ -154,7 +162,7 @@ class _Watch:
             for member in members:
                 if not member.is_alive and member.pid != self.worker.pid:
                     return f"{self._name(member, status)} died ({member.cause}){self._hint()}"
-        return self._stopped(members, status, now) or self._overdue(members, now)
+        return self._stopped(members, status, now) or self._overdue(members, status, now)
 
     def _stopped(self, members: list[Member], status: dict, now: float) -> str | None:
         halted = {m.pid: m for m in members if m.state == "T"}
@@ -166,7 +174,7 @@ class _Watch:
                 )
         return None
 
-    def _overdue(self, members: list[Member], now: float) -> str | None:
+    def _overdue(self, members: list[Member], status: dict, now: float) -> str | None:
         ticks = sum(member.cpu_ticks for member in members)
         if ticks != self.cpu_ticks:
             self.cpu_ticks, self.moved = ticks, now
@@ -175,7 +183,8 @@ class _Watch:
             return f"the Lava run exceeded its time limit of {self.limits.total:g} s {where}"
         if now - self.moved > self.limits.idle:
             return f"the Lava run stands still for {self.limits.idle:g} s {where}{self._hint()}"
-        if self.phase == "running" and now - self.stepped > self.limits.step:
+        at_once = status.get("at_once", 1)  # steps that are finished together
+        if self.phase == "running" and now - self.stepped > self.limits.step * at_once:
             return f"the Lava run needs more than {self.limits.step:g} s for a step {where}"
         return None
 

@@ -21,9 +21,9 @@ class Track:
         dtype = np.uint8 if self.binary else np.float64  # integers up to 2^53 are exact in it
         np.lib.format.open_memmap(self.path, mode="w+", dtype=dtype, shape=(steps, width))
 
-    def to_row(self, values: np.ndarray) -> np.ndarray:
-        """The messages (neurons,) of one step as a row of the file."""
-        return np.packbits(values != 0) if self.binary else values
+    def to_rows(self, values: np.ndarray) -> np.ndarray:
+        """Messages (..., neurons) as rows of the file."""
+        return np.packbits(values != 0, axis=-1) if self.binary else values
 
     def read(self) -> np.ndarray:
         """(steps, neurons): bool, or float64."""

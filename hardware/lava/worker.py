@@ -15,7 +15,12 @@ from typing import Any
 
 from hardware.errors import BackendError, HardwareError
 from hardware.lava.job import JobFolder
-from hardware.lava.system import die_with_parent, raise_descriptor_limit, require_shared_memory
+from hardware.lava.system import (
+    cpu_seconds,
+    die_with_parent,
+    raise_descriptor_limit,
+    require_shared_memory,
+)
 
 SPARE_DESCRIPTORS = 64
 PER_PROCESS, PER_CONNECTION = 10, 3  # descriptors of the worker, measured on Lava 0.10, rounded up
@@ -25,8 +30,8 @@ PAGE = 4096
 def main() -> None:
     """Run the job; the exit code is 1 after an error, which stands in the job's status."""
     job = JobFolder(sys.argv[1])
-    settings = job.read("job.json")
-    die_with_parent(settings["parent"])
+    content = job.read("job.json")
+    die_with_parent(content["parent"])
     worker = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker))
     # The shared-memory manager's socket belongs into the job's folder, which is always removed; by a
@@ -35,7 +40,7 @@ def main() -> None:
     current: Any = multiprocessing.current_process()
     current._config["tempdir"] = "."
     try:
-        _run(job, settings)
+        _run(job, content)
     except Exception as error:
         traceback.print_exc()
         text = (
@@ -50,45 +55,54 @@ def main() -> None:
     os._exit(code)  # exit handlers would wait for processes that may never answer
 
 
-def _run(job: JobFolder, settings: dict) -> None:
+def _run(job: JobFolder, content: dict) -> None:
     job.write("status.json", {"phase": "starting"})
     import numpy as np
 
     from hardware.ir.graph import SpikeGraph
+    from hardware.lava.settings import Settings
     from hardware.lava.tracks import Track
 
     if "torch" in sys.modules:
         raise BackendError(
             "the Lava worker has imported torch, whose threads do not survive Lava's forks"
         )
-    if settings["target"] == "loihi":
+    settings = Settings(**content["settings"])
+    if settings.network == "chip":
         from hardware.lava import chip_execute as execute
-        from hardware.lava.chip_network import build_network
+        from hardware.lava.chip_network import plan_network
     else:
         from hardware.lava import execute
-        from hardware.lava.network import build_network
+        from hardware.lava.plan import plan_network
     graph = SpikeGraph.load(job.graph)
-    inputs = np.load(job.inputs, allow_pickle=False)
-    tracks = {name: Track(**track) for name, track in settings["tracks"].items()}
-    network = build_network(
-        graph, inputs, tracks=tracks, progress_path=job.progress, conv_as=settings["conv_as"]
-    )
-    processes = len(network.processes)
+    inputs = np.load(job.inputs, mmap_mode="r", allow_pickle=False)
+    tracks = {name: Track(**track) for name, track in content["tracks"].items()}
+    network = plan_network(job, graph, inputs, tracks, settings)
+    processes, connections = network.size.processes, network.size.connections
     raise_descriptor_limit(
-        PER_PROCESS * (processes + 1) + PER_CONNECTION * network.connections + SPARE_DESCRIPTORS,
-        processes,
+        PER_PROCESS * (processes + 1) + PER_CONNECTION * connections + SPARE_DESCRIPTORS, processes
     )
-    pages = network.connections + 2 * processes
-    require_shared_memory(execute.CHANNEL_SLOTS * (network.message_bytes + pages * PAGE))
-    status = {"phase": "building", "processes": processes, "steps": network.steps}
+    pages = connections + 2 * processes
+    require_shared_memory(execute.CHANNEL_SLOTS * (network.size.message_bytes + pages * PAGE))
+    at_once = -(-network.steps // network.runs)
+    status = {
+        "phase": "building",
+        "processes": processes,
+        "steps": network.steps,
+        "at_once": at_once,
+    }
     job.write("status.json", status)
-    execute.start(network, fixed=graph.arithmetic == "fixed", schedule=settings["schedule"])
+    execute.start(network, settings, fixed=graph.arithmetic == "fixed")
     status |= {"phase": "running", "actors": execute.actors(network)}
     job.write("status.json", status)
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_seconds(os.getpid())
     execute.run(network)
-    job.write("status.json", status | {"phase": "done", "seconds": time.perf_counter() - started})
-    network.recorder.stop()
+    took = {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": cpu_seconds(os.getpid()) - before,
+    }
+    job.write("status.json", status | {"phase": "done"} | took)
+    network.root.stop()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from spikingmoe.cli.console import progress
 from spikingmoe.data.image_data import Split
 from spikingmoe.train.checkpoint import Run
 
+PAIRS = ("torch", "float", "fixed", "stock_float", "stock_fixed")
+STOCK_SAMPLES = 4  # a hardware step of the stock network takes tens of times longer
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -43,8 +46,10 @@ class Verified:
         return all(c.same for c in self.comparisons)
 
     def metrics(self) -> dict[str, object]:
-        """The `verify` part of metrics.json: `float` and `fixed` are the reference against Lava."""
-        parts = dict(zip(("torch", "float", "fixed"), self.comparisons, strict=True))
+        """The `verify` part of metrics.json: `float` and `fixed` are the reference against fused Lava
+        processes, `stock_float` and `stock_fixed` against Lava's stock processes.
+        """
+        parts = dict(zip(PAIRS, self.comparisons, strict=True))
         summary: dict[str, object] = {
             name: {
                 "pair": f"{c.left} / {c.right}",
@@ -75,13 +80,13 @@ def verify_run(
 ) -> Verified:
     """Torch (float64), the reference and Lava on the same images, in both arithmetics.
 
-    Torch and the reference are compared on all images of `split`, batch by batch, Lava on the first
-    `samples`.
+    Torch and the reference are compared on all images of `split`, batch by batch, Lava's fused
+    processes on the first `samples`, its stock network on the first few of those.
 
     Args:
         keep: images of which the reference's trace is kept, at least `samples` (the default).
     """
-    some = split.first(samples)
+    few = min(samples, STOCK_SAMPLES)
     with clock.stage("lower"):
         graph = lower(run.model)
         fixed_graph = quantise(graph)
@@ -102,16 +107,25 @@ def verify_run(
             fixed_logits.append(trace.logits)
             update(sum(map(len, fixed_logits)), len(split))
     traces = {"reference": head.trace}
-    for name, program in (("lava_float", graph), ("lava_fixed", fixed_graph)):
-        title = f"Lava, {program.arithmetic} point, {samples} images"
-        with clock.stage(name), progress(title) as update:
-            traces[name] = simulate(
-                program, some.images, backend="lava", progress=update, time_limit=time_limit
-            )
+    for backend, prefix, count in (("lava", "lava", samples), ("lava-stock", "stock", few)):
+        for program in (graph, fixed_graph):
+            name = f"{prefix}_{program.arithmetic}"
+            title = f"{backend}, {program.arithmetic} point, {count} images"
+            with clock.stage(name), progress(title) as update:
+                traces[name] = simulate(
+                    program,
+                    split.first(count).images,
+                    backend=backend,
+                    progress=update,
+                    time_limit=time_limit,
+                )
+    reference, reference_fixed = head.trace, fixed_head.trace
     comparisons = [
         agreement.comparison,
-        compare_traces(graph, first(head.trace, samples), traces["lava_float"]),
-        compare_traces(fixed_graph, fixed_head.trace, traces["lava_fixed"]),
+        compare_traces(graph, first(reference, samples), traces["lava_float"]),
+        compare_traces(fixed_graph, first(reference_fixed, samples), traces["lava_fixed"]),
+        compare_traces(graph, first(reference, few), traces["stock_float"]),
+        compare_traces(fixed_graph, first(reference_fixed, few), traces["stock_fixed"]),
     ]
     logits = {"torch": agreement.torch_logits, "reference_fixed": np.concatenate(fixed_logits)}
     return Verified(

@@ -82,7 +82,9 @@ def simulate_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = new_parser(**kwargs)
     parser.add_argument("program", metavar="PROGRAM", help="file that `spikingmoe lower` wrote")
     parser.add_argument(
-        "--backend", default="lava", help="reference, lava, lava-stock, stream, or loihi (lava)"
+        "--backend",
+        default="lava",
+        help="reference, lava (fused processes), lava-stock, stream, or loihi (lava)",
     )
     parser.add_argument(
         "--arithmetic", type=str, default=None, help="float or fixed (the program's)"

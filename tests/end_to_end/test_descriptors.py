@@ -15,7 +15,7 @@ from hardware.lowering import lower
 from hardware.simulate import simulate
 images = load_data("digits").test.images[:1]
 try:
-    trace = simulate(lower(create_model("digits")), images, backend="lava", arithmetic="fixed")
+    trace = simulate(lower(create_model("digits")), images, backend="lava-stock", arithmetic="fixed")
 except ValueError as error:
     sys.exit(str(error))
 print(trace.meta["processes"], "processes")

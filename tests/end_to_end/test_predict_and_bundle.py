@@ -203,7 +203,12 @@ def test_every_command_takes_the_name(installed, images, capfd):
 @pytest.mark.lava
 def test_verify_takes_the_name(installed):
     assert main(["verify", "tiny", "--twins=false", "--images=4", "--samples=2"]) == 0
-    assert metrics(installed / "tiny/verify")["verify"]["same"] is True
+    found = metrics(installed / "tiny/verify")["verify"]
+    assert found["same"] is True
+    assert found["float"]["pair"] == "reference / lava"
+    assert found["stock_fixed"]["pair"] == "reference / lava-stock"
+    assert found["stock_fixed"]["compared"] > 0
+    assert found["stock_fixed"]["samples"] == min(4, found["fixed"]["samples"])
     assert {p.name for p in bundled.FOLDER.iterdir()} == {"tiny.md", "tiny.safetensors"}
 
 

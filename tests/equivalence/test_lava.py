@@ -1,8 +1,10 @@
-"""The reference, the hardware-step oracle and Lava's stock processes send the same spikes."""
+"""The reference, the hardware-step oracle and Lava's processes, stock and fused, send the same spikes."""
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from hardware.ir import (
 )
 from hardware.ir.stream import run_stream
 from hardware.lava.run import run_lava
+from hardware.lava.settings import Settings
 from hardware.passes.balance_delays import balance_delays
 from hardware.passes.register_delays import register_delays
 from hardware.simulate import simulate
@@ -35,6 +38,7 @@ FEW = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+STOCK = Settings(network="stock")
 ARITHMETICS = pytest.mark.parametrize("fixed", [False, True], ids=["float", "fixed"])
 
 
@@ -57,15 +61,19 @@ def test_shift_registers_replace_delays_exactly(case: Case) -> None:
 @pytest.mark.lava
 @FEW
 @given(case=cases(arithmetic="float", least=4, most=9))
-def test_lava_equals_the_reference_in_float(case: Case) -> None:
-    assert_same(run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs))
+def test_stock_lava_equals_the_reference_in_float(case: Case) -> None:
+    assert_same(
+        run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs, settings=STOCK)
+    )
 
 
 @pytest.mark.lava
 @FEW
 @given(case=cases(arithmetic="fixed", least=4, most=9))
-def test_lava_equals_the_reference_in_fixed_point(case: Case) -> None:
-    assert_same(run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs))
+def test_stock_lava_equals_the_reference_in_fixed_point(case: Case) -> None:
+    assert_same(
+        run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs, settings=STOCK)
+    )
 
 
 def logic(*, fixed: bool, threshold: float, **options) -> LIF:
@@ -97,11 +105,12 @@ def small_graph(populations, synapses, *, time_steps: int, fixed: bool) -> Spike
     return balance_delays(graph)
 
 
-def everywhere(graph: SpikeGraph, inputs: np.ndarray, **options):
+def everywhere(graph: SpikeGraph, inputs: np.ndarray, stock: Settings = STOCK):
     """The trace of the reference, after checking that Lava and the hardware steps give the same."""
     expected = run_reference(graph, inputs)
     assert_same(expected, run_stream(graph, inputs))
-    assert_same(expected, run_lava(graph, inputs, **options))
+    assert_same(expected, run_lava(graph, inputs, settings=stock))
+    assert_same(expected, run_lava(graph, inputs, settings=Settings(segments=2, at_once=2)))
     return expected
 
 
@@ -175,7 +184,9 @@ def test_leaky_neuron_by_hand(fixed: bool) -> None:
 @pytest.mark.lava
 @pytest.mark.parametrize("conv_as", ["conv", "sparse"])
 @ARITHMETICS
-def test_convolution_as_either_stock_process(fixed: bool, conv_as: str) -> None:
+def test_convolution_as_either_stock_process(
+    fixed: bool, conv_as: Literal["conv", "sparse"]
+) -> None:
     rng = np.random.default_rng(3)
     weight = rng.integers(-9, 10, (4, 1, 3, 3)) * 4
 
@@ -209,15 +220,21 @@ def test_convolution_as_either_stock_process(fixed: bool, conv_as: str) -> None:
         time_steps=3,
         fixed=fixed,
     )
-    trace = everywhere(graph, rng.integers(-8, 9, (3, 1, 5, 4, 2)) / 8, conv_as=conv_as)
+    stock = Settings(network="stock", conv_as=conv_as)
+    trace = everywhere(graph, rng.integers(-8, 9, (3, 1, 5, 4, 2)) / 8, stock)
     assert 0 < trace.firing_rate("b") < 1
 
 
 @pytest.mark.lava
 def test_schedules_agree_and_records_are_what_was_asked_for() -> None:
     graph, inputs = skip_graph()
-    free = run_lava(graph, inputs, record=["late", "x"])
-    stepwise = run_lava(graph, inputs, record=["late", "x"], schedule="stepwise")
+    free = run_lava(graph, inputs, record=["late", "x"], settings=STOCK)
+    stepwise = run_lava(
+        graph,
+        inputs,
+        record=["late", "x"],
+        settings=Settings(network="stock", schedule="stepwise"),
+    )
     assert list(free.spikes) == ["late", "x"]
     assert_same(free, stepwise)
     expected = run_reference(graph, inputs, record=["x", "late"])
@@ -225,17 +242,20 @@ def test_schedules_agree_and_records_are_what_was_asked_for() -> None:
 
 
 @pytest.mark.lava
-def test_simulate_gives_a_described_trace() -> None:
+@pytest.mark.parametrize("backend", ["lava", "lava-stock"])
+def test_simulate_gives_a_described_trace(backend: str) -> None:
     graph, inputs = skip_graph()
     calls: list[tuple[int, int]] = []
     trace = simulate(
-        graph, inputs, backend="lava", progress=lambda done, of: calls.append((done, of))
+        graph, inputs, backend=backend, progress=lambda done, of: calls.append((done, of))
     )
     assert calls[-1] == (5, 5)
-    assert trace.meta["backend"] == "lava-stock"
+    assert trace.meta["backend"] == backend
     assert trace.meta["fingerprint"] == graph.fingerprint
     source, lifs, synapses, register, recorder = 1, 3, 5, 1 + 2, 1  # a register has two synapses
-    assert trace.meta["processes"] == source + lifs + synapses + register + recorder
+    stock = source + lifs + synapses + register + recorder
+    cores = len(os.sched_getaffinity(0))
+    assert trace.meta["processes"] == (stock if backend == "lava-stock" else min(cores, 4))
     assert trace.meta["hardware_steps"] == 5 * 2 + 4
     assert trace.meta["step_ms"] > 0
     assert trace.samples == 5

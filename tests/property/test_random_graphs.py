@@ -17,7 +17,7 @@ from hardware.ir import (
     run_reference,
 )
 from hardware.ir.arithmetic import shift
-from hardware.ir.operators import exact_dtype, make_operator
+from hardware.ir.operators import make_operator, number_formats
 from hardware.ir.stream import run_stream
 from hardware.passes.quantise import quantise
 from hardware.passes.register_delays import register_delays
@@ -74,8 +74,7 @@ def test_a_fast_operator_is_the_matrix_of_its_synapse(one: One) -> None:
     graph, synapse = one.graph, one.synapse
     assert np.array_equal(product(one, np.dtype(np.float64)), by_matrix(one))
     if graph.arithmetic == "fixed":
-        largest = {"source": float(np.abs(one.messages).max(initial=1.0))}
-        chosen = exact_dtype(graph, "target", [synapse], largest)
+        chosen = number_formats(graph)["target"]
         assert np.array_equal(product(one, chosen), by_matrix(one))
 
 
