@@ -71,7 +71,7 @@ def quantised(graph: SpikeGraph) -> SpikeGraph:
 @examples(200)
 @given(one=one_synapse())
 def test_a_fast_operator_is_the_matrix_of_its_synapse(one: One) -> None:
-    graph, synapse = one.graph, one.synapse
+    graph = one.graph
     assert np.array_equal(product(one, np.dtype(np.float64)), by_matrix(one))
     if graph.arithmetic == "fixed":
         chosen = number_formats(graph)["target"]
