@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
+WORKERS ?= 2
 TORTURED := tests/unit/test_files.py tests/unit/test_serialize.py tests/unit/test_hostile_nir.py \
 	tests/property/test_random_graphs.py tests/property/test_random_bounds.py \
 	tests/property/test_random_models.py tests/equivalence/test_random_lava.py \
@@ -13,7 +14,7 @@ TORTURED := tests/unit/test_files.py tests/unit/test_serialize.py tests/unit/tes
 
 help:
 	@echo "make demo     set up, then the whole chain on real images (report in $(DEMO_DIR)/report.html)"
-	@echo "make test     set up, then the tests"
+	@echo "make test     set up, then the tests (WORKERS=2 at a time)"
 	@echo "make check    lint, types, import rules"
 	@echo "make torture  the fault tests with large counts (TORTURE=20000 TRIALS=100)"
 
@@ -31,7 +32,7 @@ demo: setup
 	$(BIN)/spikingmoe demo --out $(DEMO_DIR) --resume
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -206,9 +206,11 @@ class _Chooser:
                 seen.add(key)
                 source_scale = self._source_scale(synapse, scale, group)
                 grid, wanted = self._grid(synapse), synapse.weight * (scale / source_scale)
-                importance = self._importance(synapse) * (source_scale / scale) ** 2
+                importance = self._importance(synapse)
                 exponent = grid.exponent(wanted, importance)
-                total += grid.error(wanted, exponent, importance)
+                with np.errstate(over="ignore", invalid="ignore"):  # of scales that are refused later
+                    unit = np.square(np.float64(source_scale) / scale)
+                    total += float(unit * grid.error(wanted, exponent, importance))
         return total
 
     def _importance(self, synapse: AnySynapse) -> np.ndarray:

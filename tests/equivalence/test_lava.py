@@ -279,9 +279,9 @@ def skip_graph() -> tuple[SpikeGraph, np.ndarray]:
 def test_refusals_name_the_fault() -> None:
     graph, inputs = skip_graph()
     with pytest.raises(
-        BackendError, match=r"backend 'loihi' is unknown; use one of reference, lava"
+        BackendError, match=r"backend 'spinnaker' is unknown; use one of reference, lava"
     ):
-        simulate(graph, inputs, backend="loihi")
+        simulate(graph, inputs, backend="spinnaker")
     with pytest.raises(
         BackendError, match=r"images have shape \(5, 3, 4\); 'x' needs \(samples, 4\)"
     ):

@@ -10,6 +10,7 @@ from random_graphs import MANY_GROUPS, TRIALS, wide_cases
 
 from hardware.ir import LIF, Conv2d, Input, Readout, SpikeGraph, one_to_one, run_reference
 from hardware.lava.run import run_lava
+from hardware.lava.settings import Settings
 
 pytestmark = pytest.mark.lava
 FEW = settings(
@@ -21,17 +22,23 @@ FEW = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+STOCK = Settings(network="stock")
+
 
 @FEW
 @given(case=wide_cases(arithmetic="float", least=5, most=8, longest_loop=1))
 def test_wide_graphs_in_float(case: Case) -> None:
-    assert_same(run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs))
+    assert_same(
+        run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs, settings=STOCK)
+    )
 
 
 @FEW
 @given(case=wide_cases(arithmetic="fixed", least=5, most=8, longest_loop=1))
 def test_wide_graphs_in_fixed_point(case: Case) -> None:
-    assert_same(run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs))
+    assert_same(
+        run_reference(case.graph, case.inputs), run_lava(case.graph, case.inputs, settings=STOCK)
+    )
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["float", "fixed"])
@@ -72,4 +79,4 @@ def test_many_groups(fixed: bool) -> None:
     expected = run_reference(graph, inputs)
     for groups in MANY_GROUPS:
         assert 0 < expected.firing_rate(f"c{groups}") < 1
-    assert_same(expected, run_lava(graph, inputs, conv_as="auto"))
+    assert_same(expected, run_lava(graph, inputs, settings=STOCK))
