@@ -107,7 +107,7 @@ def _table(values: object) -> CostTable:
             f"costs: {', '.join(missing)} missing; give each a cost, or a reason under not_priced"
         )
     chip = top.get("chip")
-    if chip is not None and chip not in CHIPS:
+    if chip is not None and (not isinstance(chip, str) or chip not in CHIPS):
         raise HardwareError(f"chip: {_shown(chip)}; use one of {', '.join(CHIPS)}, or leave it out")
     prices_ann = top.get("prices_ann", False)
     if not isinstance(prices_ann, bool):
