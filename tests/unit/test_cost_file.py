@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hardware.energy import Operation, price, read_table
+from hardware.energy import Cost, Operation, price, read_table
 from hardware.energy.operations import BASIC, UNPLACED
 from hardware.energy.tally import OperationCounts, Tally
 from hardware.errors import HardwareError
@@ -52,6 +52,7 @@ def test_a_file_gives_a_table(write):
     assert (table.name, table.title, table.boundary) == ("mine", "My chip", "all of it")
     assert (table.caveats, table.prices_ann, table.chip) == (("one sample",), True, "loihi1")
     cost = table.costs[Operation.SPIKE]
+    assert isinstance(cost, Cost)
     assert [cost.value_pj, cost.low_pj, cost.high_pj] == [0.002, 0.0015, 0.004]
     assert (cost.grade, cost.source) == ("measured", "lab book")
     assert table.not_priced == {Operation.MEMBRANE_WRITE: "inside the read"}
@@ -60,6 +61,7 @@ def test_a_file_gives_a_table(write):
 def test_a_cost_may_have_its_own_unit_and_no_band(write):
     table = read_table(write(with_cost(unit="nJ", low=None, high=None, note="one chip")))
     cost = table.costs[Operation.ACCUMULATE]
+    assert isinstance(cost, Cost)
     assert [cost.value_pj, cost.low_pj, cost.high_pj] == [2000, 2000, 2000]
     assert cost.note == "one chip"
     assert table.static is None
@@ -91,7 +93,7 @@ def test_counts_times_the_file_are_the_energy(write):
     band = report.static.energy_pj_per_sample  # mW times ns are pJ; 4 steps, one chip
     assert [band.value, band.low, band.high] == [4000, 3200, 4800]
     assert report.static.latency_ns.value == 400
-    assert report.as_dict()["static"]["chips"] == 1
+    assert report.static.chips == 1
 
 
 without = {"costs": {k: v for k, v in own()["costs"].items() if k != "spikes_sent"}}
