@@ -48,7 +48,7 @@ def energy_of(
         layers = count_ann_layers(run.model, images)
         priced = [table for table in known if table.prices_ann]
         return {table.name: ann_energy(layers, table, samples=len(split)) for table in priced}
-    counted = {} if counts is None else {None: counts}
+    counted: dict[str | None, OperationCounts] = {} if counts is None else {None: counts}
     for chip in dict.fromkeys(table.chip for table in known):
         if chip not in counted:
             counted[chip] = count_images(lower(run.model), split, chip)
