@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Report, print_table
-from hardware.energy.counts import Operation, count_operations
+from hardware.energy import Operation, count_operations
 from hardware.files import write_bytes
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, is_graded, size

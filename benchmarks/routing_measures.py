@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.routing_record import Synops
-from hardware.energy.counts import Operation
+from hardware.energy.operations import Operation
 from hardware.errors import LoweringError
 from spikingmoe.analysis.measures import load_entropy
 from spikingmoe.cli.metrics import energy_of

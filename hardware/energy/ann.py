@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hardware.energy.costs import CostTable, get_table
-from hardware.energy.counts import Operation
-from hardware.energy.report import Band, EnergyReport, OperationEnergy, PartEnergy, add_bands
+from hardware.energy.band import Band, add_bands
+from hardware.energy.costs import Cost, CostTable
+from hardware.energy.operations import Operation
+from hardware.energy.report import EnergyReport, OperationEnergy, PartEnergy
+from hardware.energy.tables import get_table
 from hardware.errors import HardwareError
 
 
@@ -57,7 +59,7 @@ def ann_energy(
     table = get_table(costs) if isinstance(costs, str) else costs
     layers = tuple(layers)
     cost = table.costs.get(Operation.MULTIPLY_ACCUMULATE)
-    if cost is None or not table.prices_ann:
+    if not isinstance(cost, Cost) or not table.prices_ann:
         raise HardwareError(
             f"cost table '{table.name}' has no multiply-accumulate for a non-spiking network; "
             f"use one that has, such as horowitz45"

@@ -1,17 +1,36 @@
-"""Cost tables: picojoules per operation, each constant with its source, its grade and its band."""
+"""Costs: picojoules per operation, each constant with its source, its grade and its band."""
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hardware.energy.counts import Operation
+from hardware.energy.band import Band
+from hardware.energy.operations import BASIC, PLACED, REFINES, Operation
+from hardware.energy.tally import Tally
 from hardware.errors import HardwareError
 
 Grade = Literal["measured", "fitted", "pre-silicon", "analytical", "convention"]
+
+
+def check_grade(grade: str, source: str, what: str) -> None:
+    """HardwareError for an empty source or an unknown grade."""
+    if not source.strip():
+        raise HardwareError(f"{what} has no source; name the publication")
+    if grade not in get_args(Grade):
+        raise HardwareError(f"grade {grade!r}; use one of {', '.join(get_args(Grade))}")
+
+
+def check_band(value: float, low: float, high: float, what: str) -> None:
+    """HardwareError unless 0 <= low <= value <= high, all finite."""
+    ordered = 0 <= low <= value <= high
+    if not ordered or not math.isfinite(high):
+        raise HardwareError(
+            f"{what} with band {low} to {high}; needs 0 <= low <= value <= high, finite"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +55,101 @@ class Cost:
     note: str
 
     def __post_init__(self) -> None:
-        ordered = 0 <= self.low_pj <= self.value_pj <= self.high_pj
-        if not ordered or not math.isfinite(self.high_pj):
+        what = f"cost {self.value_pj} pJ"
+        check_band(self.value_pj, self.low_pj, self.high_pj, what)
+        check_grade(self.grade, self.source, what)
+
+    def of(self, _tally: Tally) -> Band:
+        """Picojoules per operation: the same wherever it happens."""
+        return Band(value=self.value_pj, low=self.low_pj, high=self.high_pj)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryCost:
+    """Energy of accesses to a memory that is as large as what it holds.
+
+    Linear between `points`, constant beyond the last; the band is that of memories of `low_bytes`
+    (the content spread over small ones) and of `high_bytes` (everything in a large one).
+
+    Args:
+        holds: "weights" of the synapse, or "states": one word per neuron of the (target) population.
+        word_bytes: bytes of a word, which is what one access moves.
+        points: (bytes, picojoules per access), both rising, from (0, 0) on.
+        accesses: how many one operation makes.
+        low_bytes, high_bytes: sizes for the ends of the band.
+        source, grade, note: as for `Cost`.
+
+    Raises:
+        HardwareError: for points that do not rise, or as `Cost`.
+    """
+
+    holds: Literal["weights", "states"]
+    word_bytes: int
+    points: tuple[tuple[float, float], ...]
+    accesses: int
+    low_bytes: float
+    high_bytes: float
+    source: str
+    grade: Grade
+    note: str
+
+    def __post_init__(self) -> None:
+        rising = all(a[0] < b[0] and 0 <= a[1] <= b[1] for a, b in itertools.pairwise(self.points))
+        if len(self.points) < 2 or not rising:
             raise HardwareError(
-                f"cost {self.value_pj} pJ with band {self.low_pj} to {self.high_pj}; "
-                f"needs 0 <= low <= value <= high, finite"
+                f"memory cost of {self.holds}: points {self.points} must rise in bytes and picojoules"
             )
-        if not self.source.strip():
-            raise HardwareError(f"cost {self.value_pj} pJ has no source; name the publication")
-        if self.grade not in get_args(Grade):
-            raise HardwareError(f"grade {self.grade!r}; use one of {', '.join(get_args(Grade))}")
+        check_grade(self.grade, self.source, f"memory cost of {self.holds}")
+
+    def at(self, size_bytes: float) -> float:
+        """Picojoules of one access to a memory of this size."""
+        for (x0, y0), (x1, y1) in itertools.pairwise(self.points):
+            if size_bytes <= x1:
+                return y0 + (y1 - y0) * (size_bytes - x0) / (x1 - x0)
+        return self.points[-1][1]
+
+    def of(self, tally: Tally) -> Band:
+        """Picojoules per operation on what the tally's synapse or population stores."""
+        words = tally.weights if self.holds == "weights" else tally.states
+        value = self.at(words * self.word_bytes)
+        return Band(
+            value=self.accesses * value,
+            low=self.accesses * min(value, self.at(self.low_bytes)),
+            high=self.accesses * max(value, self.at(self.high_bytes)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticPower:
+    """What a chip draws while it waits, and how long a step lasts at the least.
+
+    Args:
+        power_mw, step_ns: per chip and per time step, with their bands.
+        source, grade, note: as for `Cost`.
+
+    Raises:
+        HardwareError: as `Cost`.
+    """
+
+    power_mw: Band
+    step_ns: Band
+    source: str
+    grade: Grade
+    note: str
+
+    def __post_init__(self) -> None:
+        for what, band in (("static power", self.power_mw), ("time of a step", self.step_ns)):
+            check_band(band.value, band.low, band.high, f"{what} {band.value}")
+        check_grade(self.grade, self.source, "static power")
+
+    def energy_pj(self, steps: int, chips: int) -> Band:
+        """Static energy of so many steps; a milliwatt for a nanosecond is a picojoule."""
+        n, power, time = steps * chips, self.power_mw, self.step_ns
+        return Band(
+            value=n * power.value * time.value,
+            low=n * power.low * time.low,
+            high=n * power.high * time.high,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,191 +160,44 @@ class CostTable:
         name, title: short name for scripts, full name for people.
         boundary: what is inside the estimate and what is not.
         costs: the operations that have a price.
-        not_priced: every other operation, with the reason why it has none.
+        not_priced: every other basic operation, with the reason why it has none.
         caveats: what a reader of the number must know.
         prices_ann: whether its multiply-accumulate is an arithmetic unit's, so that it also prices
             a non-spiking network.
+        chip: the chip that it prices a layout on; None for a table that needs no layout.
+        static: static power; it is reported beside the sum of the operations, never in it.
 
     Raises:
-        HardwareError: unless each operation stands in exactly one of `costs` and `not_priced`.
+        HardwareError: unless each basic operation stands in exactly one of `costs` and `not_priced`,
+            for one that is priced together with a finer one that repeats it, and for prices that
+            need a layout without the chip.
     """
 
     name: str
     title: str
     boundary: str
-    costs: Mapping[Operation, Cost]
+    costs: Mapping[Operation, Cost | MemoryCost]
     not_priced: Mapping[Operation, str]
     caveats: tuple[str, ...] = ()
     prices_ann: bool = False
+    chip: str | None = None
+    static: StaticPower | None = None
 
     def __post_init__(self) -> None:
-        for operation in Operation:
+        for operation in (*BASIC, *self.not_priced):
             if (operation in self.costs) == (operation in self.not_priced):
                 raise HardwareError(
                     f"cost table '{self.name}': {operation} must stand in exactly one of costs and "
                     f"not_priced"
                 )
-
-
-def get_table(name: str) -> CostTable:
-    """The cost table called `name`; raises HardwareError with the known names for any other."""
-    if name in COST_TABLES:
-        return COST_TABLES[name]
-    known = ", ".join(COST_TABLES)
-    if name.lower().replace("-", "").replace("_", "").replace(" ", "") == "loihi2":
-        raise HardwareError(
-            f"cost table '{name}': no table of energies per operation has been published for "
-            f"Loihi 2, so none is offered; use one of {known}"
-        )
-    close = difflib.get_close_matches(name.lower(), COST_TABLES, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    raise HardwareError(f"unknown cost table '{name}'; use one of {known}{hint}")
-
-
-HOROWITZ = "Horowitz, Computing's energy problem, ISSCC 2014, 45 nm, 32-bit floating point"
-ADD_PJ = 0.9
-MULTIPLY_ADD_PJ = 4.6  # multiply 3.7 and add, written out: 3.7 + 0.9 is not 4.6 in binary
-UPDATE_HIGH_PJ = MULTIPLY_ADD_PJ + ADD_PJ  # decay and add, then compare with the threshold
-
-_FREE_UPDATE = Cost(
-    value_pj=0.0,
-    low_pj=0.0,
-    high_pj=UPDATE_HIGH_PJ,
-    source=f"{HOROWITZ}; multiply-accumulate 4.6 pJ + add 0.9 pJ for the high end",
-    grade="convention",
-    note="the convention ignores neurons; high end: decay and add (one multiply-accumulate) and "
-    "compare (priced as one add)",
-)
-_FREE_RELAY = Cost(
-    value_pj=0.0,
-    low_pj=0.0,
-    high_pj=ADD_PJ,
-    source=f"{HOROWITZ}; add 0.9 pJ for the high end",
-    grade="convention",
-    note="the convention ignores neurons; high end: a relay or readout is priced as one add",
-)
-
-HOROWITZ45 = CostTable(
-    name="horowitz45",
-    title="The field's convention: 45 nm arithmetic alone (Horowitz 2014)",
-    boundary="arithmetic of triggered synaptic operations only; without weight and membrane "
-    "memory, messages, control and static power; neuron updates only in the high end",
-    costs={
-        Operation.ACCUMULATE: Cost(
-            value_pj=ADD_PJ,
-            low_pj=ADD_PJ,
-            high_pj=ADD_PJ,
-            source=f"{HOROWITZ}: add 0.9 pJ",
-            grade="convention",
-            note="one point, no band is published",
-        ),
-        Operation.MULTIPLY_ACCUMULATE: Cost(
-            value_pj=MULTIPLY_ADD_PJ,
-            low_pj=MULTIPLY_ADD_PJ,
-            high_pj=MULTIPLY_ADD_PJ,
-            source=f"{HOROWITZ}: multiply 3.7 pJ + add 0.9 pJ",
-            grade="convention",
-            note="one point, no band is published",
-        ),
-        Operation.NEURON_UPDATE_ACTIVE: _FREE_UPDATE,
-        Operation.NEURON_UPDATE_IDLE: _FREE_UPDATE,
-        Operation.RELAY_UPDATE_ACTIVE: _FREE_RELAY,
-        Operation.RELAY_UPDATE_IDLE: _FREE_RELAY,
-    },
-    not_priced={
-        Operation.WEIGHT_READ: "the convention ignores memory",
-        Operation.MEMBRANE_READ: "the convention ignores memory",
-        Operation.MEMBRANE_WRITE: "the convention ignores memory",
-        Operation.SPIKE: "the convention ignores communication",
-        Operation.GRADED_MESSAGE: "the convention ignores communication",
-    },
-    caveats=(
-        "memory, left out here, outweighs arithmetic on real hardware (Lemaire 2022)",
-        "the band holds the cost of neuron updates only, not the spread between chips",
-        "published figures often price every position of the first layer; here a "
-        "multiply-accumulate is counted only where a non-zero value meets a stored weight",
-    ),
-    prices_ann=True,
-)
-
-DAVIES = "Davies et al., Loihi, IEEE Micro 2018, table 2 (SPICE, 0.75 V)"
-SYNOP_PJ = 23.6
-SYNOP_HIGH_PJ = 35.5
-UPDATE_ACTIVE_PJ = 81.0
-UPDATE_IDLE_PJ = 52.0
-SPIKE_IN_TILE_PJ = 1.7
-GRADED_BITS = 8  # bit planes of a number sent as binary spikes
-_GRADED_NOTE = (
-    "Loihi 1 has no graded spikes. Low end: as if one binary event carried the number; high end: "
-    "8 bit planes, one binary event each; value: half of them, since half of the bits are set in "
-    "numbers spread evenly"
-)
-
-
-def _davies(value_pj: float, what: str, note: str) -> Cost:
-    return Cost(
-        value_pj=value_pj,
-        low_pj=value_pj,
-        high_pj=value_pj,
-        source=f"{DAVIES}: {what}",
-        grade="pre-silicon",
-        note=note,
-    )
-
-
-def _davies_graded(event_pj: float, what: str) -> Cost:
-    return Cost(
-        value_pj=event_pj * GRADED_BITS / 2,
-        low_pj=event_pj,
-        high_pj=event_pj * GRADED_BITS,
-        source=f"derived from {DAVIES}: {what}",
-        grade="analytical",
-        note=_GRADED_NOTE,
-    )
-
-
-LOIHI1 = CostTable(
-    name="loihi1",
-    title="Loihi 1, dynamic energy per operation (Davies 2018, pre-silicon)",
-    boundary="synaptic operations, neuron updates and spikes within a tile; without hops between "
-    "tiles (there is no placement), barrier synchronisation, input and output, host, and static "
-    "power",
-    costs={
-        Operation.ACCUMULATE: Cost(
-            value_pj=SYNOP_PJ,
-            low_pj=SYNOP_PJ,
-            high_pj=SYNOP_HIGH_PJ,
-            source=f"{DAVIES}: synaptic operation 23.6 pJ (minimum); high end: SANA-FE's Loihi 1 "
-            "model, dense synapse 35.5 pJ (fitted on silicon)",
-            grade="pre-silicon",
-            note="the published number is a minimum",
-        ),
-        Operation.MULTIPLY_ACCUMULATE: _davies_graded(
-            SYNOP_PJ, "synaptic operation 23.6 pJ (minimum)"
-        ),
-        Operation.NEURON_UPDATE_ACTIVE: _davies(UPDATE_ACTIVE_PJ, "active 81 pJ", "LIF"),
-        Operation.NEURON_UPDATE_IDLE: _davies(UPDATE_IDLE_PJ, "inactive 52 pJ", "LIF"),
-        Operation.RELAY_UPDATE_ACTIVE: _davies(
-            UPDATE_ACTIVE_PJ, "active 81 pJ", "a relay or readout is priced as a LIF neuron"
-        ),
-        Operation.RELAY_UPDATE_IDLE: _davies(
-            UPDATE_IDLE_PJ, "inactive 52 pJ", "a relay or readout is priced as a LIF neuron"
-        ),
-        Operation.SPIKE: _davies(
-            SPIKE_IN_TILE_PJ, "spike within a tile 1.7 pJ", "one message per spike, no hops"
-        ),
-        Operation.GRADED_MESSAGE: _davies_graded(SPIKE_IN_TILE_PJ, "spike within a tile 1.7 pJ"),
-    },
-    not_priced={
-        Operation.WEIGHT_READ: "inside the synaptic operation",
-        Operation.MEMBRANE_READ: "inside the neuron update",
-        Operation.MEMBRANE_WRITE: "inside the neuron update",
-    },
-    caveats=(
-        "static power is not included; Frady 2020 implies about 104 mW per chip on silicon",
-        "graded messages do not exist on Loihi 1; relays wider than 8 bits exceed the high end",
-        "a neuron whose targets lie on several cores sends several messages; one is counted",
-    ),
-)
-
-COST_TABLES: dict[str, CostTable] = {table.name: table for table in (HOROWITZ45, LOIHI1)}
+        for fine, basic in REFINES.items():
+            if fine in self.costs and basic in self.costs:
+                raise HardwareError(
+                    f"cost table '{self.name}': {fine} is part of {basic}; price one of the two, "
+                    f"not both"
+                )
+        placed = [operation for operation in PLACED if operation in self.costs]
+        if placed and self.chip is None:
+            raise HardwareError(
+                f"cost table '{self.name}': {placed[0]} depends on where neurons lie; name the chip"
+            )

@@ -6,94 +6,34 @@ Counts are of the balanced graph, before shift registers or any other legalisati
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 import numpy as np
 
-from hardware.energy.parts import part_of, part_order
+from hardware.energy.operations import Operation
+from hardware.energy.parts import part_of
+from hardware.energy.state import CarriedState
+from hardware.energy.tally import OperationCounts, Tally, add_counts
 from hardware.errors import HardwareError
 from hardware.ir.fan_out import fan_out
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout, is_graded, size
 from hardware.ir.operators import Operator, make_operator
-from hardware.ir.synapses import AnySynapse, Dense
+from hardware.ir.synapses import AnySynapse, Conv2d, Dense
+from hardware.loihi.layout import CoreLayout, Reach, reach_of
 from hardware.trace import SpikeTrace
 
 SAMPLES_AT_ONCE = 64
 
 
-class Operation(StrEnum):
-    """What is counted. Relays and readouts are apart from LIF neurons: they have no threshold."""
-
-    ACCUMULATE = "accumulates"
-    MULTIPLY_ACCUMULATE = "multiply_accumulates"
-    WEIGHT_READ = "weight_reads"
-    NEURON_UPDATE_ACTIVE = "neuron_updates_active"
-    NEURON_UPDATE_IDLE = "neuron_updates_idle"
-    RELAY_UPDATE_ACTIVE = "relay_updates_active"
-    RELAY_UPDATE_IDLE = "relay_updates_idle"
-    SPIKE = "spikes_sent"
-    GRADED_MESSAGE = "graded_messages_sent"
-    MEMBRANE_READ = "membrane_reads"
-    MEMBRANE_WRITE = "membrane_writes"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """Operations of one population or synapse, over all samples; what is absent is zero."""
-
-    where: str
-    part: str
-    operations: dict[Operation, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperationCounts:
-    """Counts of one run.
-
-    Attributes:
-        samples: S, the number of samples that the counts are summed over.
-        synapses: one tally per synapse, in the graph's order.
-        populations: one tally per population, in the graph's order.
-    """
-
-    samples: int
-    synapses: tuple[Tally, ...]
-    populations: tuple[Tally, ...]
-
-    @property
-    def totals(self) -> dict[Operation, int]:
-        """Every operation, summed over populations, synapses and samples."""
-        return _sum(self.synapses + self.populations)
-
-    @property
-    def by_part(self) -> dict[str, dict[Operation, int]]:
-        """The totals split by part of the network; the parts add up to the totals exactly."""
-        tallies = self.synapses + self.populations
-        parts = sorted({tally.part for tally in tallies}, key=part_order)
-        return {part: _sum(t for t in tallies if t.part == part) for part in parts}
-
-    @property
-    def per_sample(self) -> dict[Operation, float]:
-        """The totals divided by the number of samples."""
-        return {operation: count / self.samples for operation, count in self.totals.items()}
-
-    @property
-    def synops_per_sample(self) -> float:
-        """Synaptic operations per sample: accumulates plus multiply-accumulates."""
-        totals = self.totals
-        synops = totals[Operation.ACCUMULATE] + totals[Operation.MULTIPLY_ACCUMULATE]
-        return synops / self.samples
-
-
-def count_operations(graph: SpikeGraph, trace: SpikeTrace) -> OperationCounts:
+def count_operations(
+    graph: SpikeGraph, trace: SpikeTrace, layout: CoreLayout | None = None
+) -> OperationCounts:
     """Count what `graph` executed while `trace` was recorded.
 
     accumulates = sum over binary spikes of the stored non-zero connections of the neuron that
     spiked; multiply_accumulates the same over non-zero graded messages (of a Relay or a graded
-    Input; `constant` and `clock` are binary); weight_reads = their sum.
+    Input; `constant` and `clock` are binary); weight_reads and membrane_updates_by_event = their sum.
 
     Every LIF neuron is updated at every step: active if at least one message reached it at that
     step or its bias is not zero, else idle. Relays and readouts are counted alike, on their own.
@@ -104,15 +44,21 @@ def count_operations(graph: SpikeGraph, trace: SpikeTrace) -> OperationCounts:
     in flight at the end of a window is taken to arrive at the start of the same window instead of
     the next sample's, so that samples add up.
 
+    With a layout: a message goes once to each core with a neuron that it reaches through a weight
+    that is not zero, its own core included (core_messages), along rows and columns of tiles (hops).
+    An update changes state (state_changes) if it is active or the membrane that the step before
+    left behind is not zero. All of them are the sender's.
+
     Args:
         graph: balanced, as it was run (in fixed point: the quantised graph).
         trace: every population recorded.
+        layout: of the graph (float or fixed) on a chip: `hardware.loihi.mapping.map_graph(...).layout`.
 
     Raises:
         HardwareError: for a trace of another graph, a population that is missing or of another
-            shape, no samples, or delays that are not balanced.
+            shape, no samples, delays that are not balanced, or a layout that does not cover the graph.
     """
-    counter = OperationCounter(graph)
+    counter = OperationCounter(graph, layout)
     counter.add(trace)
     return counter.counts
 
@@ -120,30 +66,42 @@ def count_operations(graph: SpikeGraph, trace: SpikeTrace) -> OperationCounts:
 class OperationCounter:
     """Adds up what `graph` executed over traces of one batch of samples after another."""
 
-    def __init__(self, graph: SpikeGraph) -> None:
+    def __init__(self, graph: SpikeGraph, layout: CoreLayout | None = None) -> None:
         self.graph = graph
+        self.layout = layout
         self.parts: list[OperationCounts] = []
         self.fan_outs = {id(s): fan_out(graph, s) for s in graph.synapses}
         self.reaches: dict[int, Operator] = {}
+        self.routes: dict[str, Reach] = {}
+        if layout is not None:
+            self.routes = {name: reach_of(graph, layout, name) for name in graph.populations}
+            self.state = CarriedState(graph)
 
     def add(self, trace: SpikeTrace) -> None:
         """Count a trace of the next samples; what is refused, and why, as in `count_operations`."""
         graph = self.graph
         _check_trace(graph, trace)
-        tallies = [
+        synapses = [
             _tally_synapse(graph, trace, synapse, self.fan_outs[id(synapse)])
             for synapse in graph.synapses
         ]
-        populations = []
-        for name, population in graph.populations.items():
-            operations = _count_sent(population, trace)
-            if not isinstance(population, Input):
-                active = self._count_active(population, trace)
-                operations |= _count_updates(population, active, trace.samples * graph.time_steps)
-            populations.append(Tally(where=name, part=part_of(name), operations=operations))
+        populations = [
+            Tally(
+                where=name,
+                part=part_of(name),
+                operations=self._count_population(population, trace),
+                states=size(population),
+            )
+            for name, population in graph.populations.items()
+        ]
         self.parts.append(
             OperationCounts(
-                samples=trace.samples, synapses=tuple(tallies), populations=tuple(populations)
+                samples=trace.samples,
+                time_steps=graph.time_steps,
+                synapses=tuple(synapses),
+                populations=tuple(populations),
+                chip=None if self.layout is None else self.layout.chip,
+                chips=0 if self.layout is None else self.layout.chips,
             )
         )
 
@@ -152,30 +110,45 @@ class OperationCounter:
         """Over all samples so far; HardwareError if there were none."""
         if not self.parts:
             raise HardwareError("no samples were counted; add a trace of at least 1")
-        return OperationCounts(
-            samples=sum(part.samples for part in self.parts),
-            synapses=_add_up([part.synapses for part in self.parts]),
-            populations=_add_up([part.populations for part in self.parts]),
-        )
+        return add_counts(self.parts)
 
-    def _count_active(self, population: Population, trace: SpikeTrace) -> int:
-        """Number of (sample, step, neuron) at which a message arrives or a bias drives the neuron."""
+    def _count_population(self, population: Population, trace: SpikeTrace) -> dict[Operation, int]:
+        operations = _count_sent(population, trace)
+        if self.layout is not None and not isinstance(population, Readout):
+            operations |= _count_routed(population, trace, self.routes[population.name])
+        if isinstance(population, Input):
+            return operations
+        active = changed = 0
+        for start in range(0, trace.samples, SAMPLES_AT_ONCE):
+            sent = {
+                name: trace.spikes[name][start : start + SAMPLES_AT_ONCE]
+                for name in self._heard(population)
+            }
+            reached = self._active(population, sent)
+            active += int(np.count_nonzero(reached))
+            if self.layout is not None:
+                if isinstance(population, LIF):
+                    reached |= self.state.of(population, sent).reshape(reached.shape)
+                changed += int(np.count_nonzero(reached))
+        operations |= _count_updates(population, active, trace.samples * self.graph.time_steps)
+        return operations | ({Operation.STATE_CHANGE: changed} if self.layout is not None else {})
+
+    def _heard(self, population: Population) -> set[str]:
+        return {population.name, *(s.source for s in self.graph.incoming(population.name))}
+
+    def _active(self, population: Population, sent: dict[str, np.ndarray]) -> np.ndarray:
+        """(S, T, n) whether a message arrives or a bias drives the neuron."""
         bias = np.asarray(getattr(population, "bias", 0)) != 0
         bias = np.broadcast_to(bias, population.shape).ravel()
+        active = np.broadcast_to(bias, (*sent[population.name].shape[:2], size(population))).copy()
         if bias.all():
-            return trace.spikes[population.name].size
-        count = 0
-        for start in range(0, trace.samples, SAMPLES_AT_ONCE):
-            chunk = slice(start, start + SAMPLES_AT_ONCE)
-            shape = (*trace.spikes[population.name][chunk].shape[:2], size(population))
-            active = np.broadcast_to(bias, shape).copy()
-            for synapse in self.graph.incoming(population.name):
-                sent = _sent(trace, synapse.source)[chunk]
-                if synapse.source == synapse.target:
-                    sent = np.roll(sent, synapse.delay, axis=1)
-                active |= self._reached(synapse, sent)
-            count += int(np.count_nonzero(active))
-        return count
+            return active
+        for synapse in self.graph.incoming(population.name):
+            messages = _is_sent(sent[synapse.source])
+            if synapse.source == synapse.target:
+                messages = np.roll(messages, synapse.delay, axis=1)
+            active |= self._reached(synapse, messages)
+        return active
 
     def _reached(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
         """(S, T, n_source) messages -> (S, T, n_target or 1) whether at least one arrives."""
@@ -190,24 +163,6 @@ class OperationCounter:
             self.reaches[id(synapse)] = reach
         shape = self.graph.populations[synapse.source].shape
         return (reach(sent.reshape(-1, *shape)) > 0).reshape(*sent.shape[:2], -1)
-
-
-def _add_up(parts: list[tuple[Tally, ...]]) -> tuple[Tally, ...]:
-    return tuple(
-        replace(
-            same[0],
-            operations={o: sum(t.operations[o] for t in same) for o in same[0].operations},
-        )
-        for same in zip(*parts, strict=True)
-    )
-
-
-def _sum(tallies: Iterable[Tally]) -> dict[Operation, int]:
-    total = dict.fromkeys(Operation, 0)
-    for tally in tallies:
-        for operation, count in tally.operations.items():
-            total[operation] += count
-    return total
 
 
 def _check_trace(graph: SpikeGraph, trace: SpikeTrace) -> None:
@@ -234,31 +189,84 @@ def _check_trace(graph: SpikeGraph, trace: SpikeTrace) -> None:
             )
 
 
-def _sent(trace: SpikeTrace, name: str) -> np.ndarray:
+def _is_sent(values: np.ndarray) -> np.ndarray:
     """(S, T, n) whether each neuron sent a message (a spike, or a number that is not zero)."""
-    values = trace.spikes[name]
     return values.reshape(*values.shape[:2], -1).astype(bool, copy=False)
+
+
+def _messages(trace: SpikeTrace, name: str) -> np.ndarray:
+    """(n,) messages of each neuron."""
+    return np.count_nonzero(_is_sent(trace.spikes[name]), axis=(0, 1)).astype(np.int64)
+
+
+_BY_KIND = {
+    False: (
+        Operation.ACCUMULATE,
+        Operation.ACCUMULATE_DENSE,
+        Operation.ACCUMULATE_CONVOLUTION,
+        Operation.ACCUMULATE_SPARSE,
+    ),
+    True: (
+        Operation.MULTIPLY_ACCUMULATE,
+        Operation.MULTIPLY_ACCUMULATE_DENSE,
+        Operation.MULTIPLY_ACCUMULATE_CONVOLUTION,
+        Operation.MULTIPLY_ACCUMULATE_SPARSE,
+    ),
+}
 
 
 def _tally_synapse(
     graph: SpikeGraph, trace: SpikeTrace, synapse: AnySynapse, fan_outs: np.ndarray
 ) -> Tally:
-    messages = np.count_nonzero(_sent(trace, synapse.source), axis=(0, 1)).astype(np.int64)
-    synops = int(messages @ fan_outs)
-    graded = is_graded(graph.populations[synapse.source])
-    kind = Operation.MULTIPLY_ACCUMULATE if graded else Operation.ACCUMULATE
+    synops = int(_messages(trace, synapse.source) @ fan_outs)
+    basic, dense, convolution, sparse = _BY_KIND[is_graded(graph.populations[synapse.source])]
+    kind = (
+        dense
+        if isinstance(synapse, Dense)
+        else convolution
+        if isinstance(synapse, Conv2d)
+        else sparse
+    )
     return Tally(
         where=f"{synapse.source} -> {synapse.target}",
         part=part_of(synapse.target) if synapse.expert is None else f"experts.{synapse.expert[1]}",
-        operations={kind: synops, Operation.WEIGHT_READ: synops},
+        operations={
+            basic: synops,
+            kind: synops,
+            Operation.WEIGHT_READ: synops,
+            Operation.EVENT_UPDATE: synops,
+        },
+        weights=synapse.weight.size,
+        states=size(graph.populations[synapse.target]),
     )
 
 
 def _count_sent(population: Population, trace: SpikeTrace) -> dict[Operation, int]:
     if isinstance(population, Readout):
         return {}
-    kind = Operation.GRADED_MESSAGE if is_graded(population) else Operation.SPIKE
-    return {kind: int(np.count_nonzero(trace.spikes[population.name]))}
+    sent = int(np.count_nonzero(trace.spikes[population.name]))
+    if is_graded(population):
+        return {Operation.GRADED_MESSAGE: sent}
+    of_neurons = {Operation.NEURON_SPIKE: sent} if isinstance(population, LIF) else {}
+    return {Operation.SPIKE: sent} | of_neurons
+
+
+def _count_routed(population: Population, trace: SpikeTrace, route: Reach) -> dict[Operation, int]:
+    sent = _messages(trace, population.name)
+    cores, columns, rows = (
+        (
+            Operation.GRADED_CORE_MESSAGE,
+            Operation.GRADED_HOP_EAST_WEST,
+            Operation.GRADED_HOP_NORTH_SOUTH,
+        )
+        if is_graded(population)
+        else (Operation.CORE_MESSAGE, Operation.HOP_EAST_WEST, Operation.HOP_NORTH_SOUTH)
+    )
+    return {
+        cores: int(sent @ route.cores),
+        columns: int(sent @ route.east_west),
+        rows: int(sent @ route.north_south),
+    }
 
 
 def _count_updates(population: Population, active: int, steps: int) -> dict[Operation, int]:

@@ -35,14 +35,14 @@ def _conv_fan_out(synapse: Conv2d, shape: Shape) -> np.ndarray:
     for y in range(kernel_h):
         for x in range(kernel_w):
             rows, columns = (
-                _heard(synapse, axis, tap, shape, out) for axis, tap in ((0, y), (1, x))
+                heard(synapse, axis, tap, shape, range(out[axis])) for axis, tap in ((0, y), (1, x))
             )
             count[np.ix_(rows, columns)] += used[:, y, x]
     return count.ravel()
 
 
-def _heard(synapse: Conv2d, axis: int, tap: int, shape: Shape, out: Shape) -> np.ndarray:
-    """Positions of the source that one tap meets along an axis; those in the padding are left out."""
+def heard(synapse: Conv2d, axis: int, tap: int, shape: Shape, outputs: range) -> np.ndarray:
+    """Positions of the source that a tap brings to `outputs` along an axis; padding is left out."""
     first = tap * synapse.dilation[axis] - synapse.padding[axis]
-    places = first + synapse.stride[axis] * np.arange(out[axis])
+    places = first + synapse.stride[axis] * np.asarray(outputs, dtype=np.int64)
     return places[(places >= 0) & (places < shape[axis])]

@@ -13,6 +13,7 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, is_graded
 from hardware.loihi.chips import Chip, get_chip
 from hardware.loihi.edges import messages_between
+from hardware.loihi.layout import CoreLayout
 from hardware.loihi.partition import Partition, partition, worst_limit
 from hardware.loihi.placement import (
     Mesh,
@@ -92,6 +93,21 @@ class MappingReport:
             for number, core in enumerate(self.partition.cores)
             if any(blocks[b].population == population for b in core.blocks)
         ]
+
+    @property
+    def layout(self) -> CoreLayout:
+        """Which neurons lie in which core, as placed."""
+        core = np.empty(len(self.partition.blocks), dtype=np.int64)
+        for number, one in enumerate(self.partition.cores):
+            core[list(one.blocks)] = number
+        return CoreLayout(
+            chip=self.chip.name,
+            chips=self.mesh.chips,
+            blocks=self.partition.blocks,
+            core=core,
+            row=self.mesh.row[self.placed.slot],
+            column=self.mesh.column[self.placed.slot],
+        )
 
     @property
     def advice(self) -> list[str]:

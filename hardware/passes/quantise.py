@@ -208,7 +208,9 @@ class _Chooser:
                 grid, wanted = self._grid(synapse), synapse.weight * (scale / source_scale)
                 importance = self._importance(synapse)
                 exponent = grid.exponent(wanted, importance)
-                with np.errstate(over="ignore", invalid="ignore"):  # of scales that are refused later
+                with np.errstate(
+                    over="ignore", invalid="ignore"
+                ):  # of scales that are refused later
                     unit = np.square(np.float64(source_scale) / scale)
                     total += float(unit * grid.error(wanted, exponent, importance))
         return total

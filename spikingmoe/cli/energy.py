@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jsonargparse import Namespace
 
-from hardware.energy import get_table
 from hardware.lowering import lower
 from spikingmoe.cli.chain import (
     load_twins,
@@ -15,18 +14,19 @@ from spikingmoe.cli.chain import (
     test_images,
 )
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
+from spikingmoe.cli.cost_tables import open_tables
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
 
 
 def run(args: Namespace) -> int:
-    """Counts times a cost table, for the run and its twins."""
-    table = get_table(args.costs)
+    """Counts times cost tables, for the run and its twins."""
+    tables = open_tables(args.costs)
     trained = open_run(args.run)
     if trained.model_config.is_spiking:
         lower(trained.model)  # refuses what cannot be lowered before twins are trained
-    elif not table.prices_ann:
+    elif unpriced := [table.name for table in tables if not table.prices_ann]:
         raise ValueError(
-            f"{args.run}: is a ReLU network, which cost table '{args.costs}' has no price for; "
+            f"{args.run}: is a ReLU network, which cost table '{unpriced[0]}' has no price for; "
             "use --costs horowitz45"
         )
     data = open_data(trained, args)
@@ -36,9 +36,10 @@ def run(args: Namespace) -> int:
         model_name(trained): trained,
         **load_twins(trained, trained.folder / "twins", data, make=args.twins),
     }
-    metrics = energy_metrics(runs, split, [args.costs], None)
+    metrics = energy_metrics(runs, split, tables, None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}
-    show_energy(metrics, accuracy, args.costs)
+    for table in tables:
+        show_energy(metrics, accuracy, table.name)
     own, *others = runs
     metrics = {
         **base_metrics("energy", trained),
@@ -53,8 +54,11 @@ def run(args: Namespace) -> int:
 
 
 def show_energy(metrics: dict, accuracy: dict[str, float], costs: str) -> None:
-    """Energy of the model and its twins under one table, its parts and its boundary."""
+    """Energy of the model and its twins under one table, its parts, its boundary and what it omits."""
     reports = metrics["energy"][costs]
+    if not reports:
+        say(f"{costs}: has no price for these networks")
+        return
     rows = []
     for name, report in reports.items():
         band = report["energy_pj_per_sample"]
@@ -64,7 +68,7 @@ def show_energy(metrics: dict, accuracy: dict[str, float], costs: str) -> None:
                 percent(accuracy.get(name)),
                 number(report["synops_per_sample"]),
                 nanojoules(band["value"]),
-                f"{nanojoules(band['low'])} .. {nanojoules(band['high'])}",
+                _ends(band),
             ]
         )
     show_table(
@@ -77,10 +81,25 @@ def show_energy(metrics: dict, accuracy: dict[str, float], costs: str) -> None:
     first = next(iter(reports.values()))
     show_table(
         f"parts of {next(iter(reports))}",
-        ["part", "synaptic operations", "energy"],
+        ["part", "synaptic operations", "energy", "low .. high"],
         [
-            [part, number(v["synops_per_sample"]), nanojoules(v["energy_pj_per_sample"]["value"])]
+            [
+                part,
+                number(v["synops_per_sample"]),
+                nanojoules(v["energy_pj_per_sample"]["value"]),
+                _ends(v["energy_pj_per_sample"]),
+            ]
             for part, v in first["by_part"].items()
         ],
     )
     say(f"boundary: {first['boundary']}")
+    if static := first.get("static"):
+        band, chips = static["energy_pj_per_sample"], static["chips"]
+        say(
+            f"static power, not in the energies above: at least {nanojoules(band['value'])} "
+            f"({_ends(band)}) for {static['steps']} steps on {chips} chip{'s' if chips > 1 else ''}"
+        )
+
+
+def _ends(band: dict[str, float]) -> str:
+    return f"{nanojoules(band['low'])} .. {nanojoules(band['high'])}"

@@ -113,7 +113,10 @@ def energy_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     add_data_dir(parser)
     add_images(parser)
     parser.add_argument(
-        "--costs", default="horowitz45", help="cost table: horowitz45 or loihi1 (horowitz45)"
+        "--costs",
+        default="horowitz45",
+        help="cost tables, a list with commas: horowitz45, loihi1, loihi1-fitted, lemaire, yan, or a "
+        "YAML file of your own (horowitz45)",
     )
     add_twins(parser)
     add_out(parser, "RUN/energy")

@@ -6,55 +6,78 @@ import hashlib
 import math
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 from hardware.energy import (
-    COST_TABLES,
+    CostTable,
     EnergyReport,
     OperationCounter,
     OperationCounts,
     ann_energy,
+    get_table,
     price,
 )
 from hardware.files import write_json
 from hardware.ir.graph import SpikeGraph
+from hardware.loihi.mapping import map_graph
 from hardware.lowering import lower
 from hardware.lowering.ann import count_ann_layers
-from hardware.simulate import simulate_batches
+from hardware.passes.pipeline import prepare
+from hardware.simulate import simulate, simulate_batches
 from hardware.trace import SpikeTrace
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.checkpoint import Run, package_versions
 from spikingmoe.train.devices import choose_device
 from spikingmoe.train.fit import evaluate
 
+PLACED_BY = 4  # images whose messages decide where cores lie, as for `spikingmoe map`
+
 
 def energy_of(
-    run: Run, split: Split, tables: list[str], counts: OperationCounts | None
+    run: Run, split: Split, tables: Sequence[str | CostTable], counts: OperationCounts | None
 ) -> dict[str, EnergyReport]:
     """Energy of a run on `split` by table; a table without a price for the network is left out.
 
     Args:
-        counts: of the run on `split`, if they were taken before.
+        counts: of the run on `split` without a layout, if they were taken before.
     """
+    known = [get_table(table) if isinstance(table, str) else table for table in tables]
     if not run.model_config.is_spiking:
         images = split.in_steps(run.model_config.time_steps).images
         layers = count_ann_layers(run.model, images)
-        priced = [table for table in tables if COST_TABLES[table].prices_ann]
-        return {table: ann_energy(layers, table, samples=len(split)) for table in priced}
-    counts = counts or count_images(lower(run.model), split)
-    return {table: price(counts, table) for table in tables}
+        priced = [table for table in known if table.prices_ann]
+        return {table.name: ann_energy(layers, table, samples=len(split)) for table in priced}
+    counted: dict[str | None, OperationCounts] = {} if counts is None else {None: counts}
+    for chip in dict.fromkeys(table.chip for table in known):
+        if chip not in counted:
+            counted[chip] = count_images(lower(run.model), split, chip)
+    return {table.name: price(counted[table.chip], table) for table in known}
 
 
-def count_images(graph: SpikeGraph, split: Split) -> OperationCounts:
-    """Operations of the reference on all images, in the memory of one batch."""
-    counter = OperationCounter(graph)
+def count_images(graph: SpikeGraph, split: Split, chip: str | None = None) -> OperationCounts:
+    """Operations of the reference on all images, in the memory of one batch.
+
+    Args:
+        chip: lay the graph out on it, placed by the traffic of the first images, and count
+            messages between its cores too.
+    """
+    layout = None
+    if chip is not None:
+        graph = prepare(graph)
+        trace = simulate(graph, split.images[:PLACED_BY])
+        layout = map_graph(graph, chip, trace=trace).layout
+    counter = OperationCounter(graph, layout)
     for trace in simulate_batches(graph, split.images):
         counter.add(trace)
     return counter.counts
 
 
 def energy_metrics(
-    runs: dict[str, Run], split: Split, tables: list[str], own_counts: OperationCounts | None
+    runs: dict[str, Run],
+    split: Split,
+    tables: Sequence[str | CostTable],
+    own_counts: OperationCounts | None,
 ) -> dict[str, object]:
     """The energy part of metrics.json: totals under the first table, whole reports under each.
 
@@ -67,8 +90,9 @@ def energy_metrics(
         name: energy_of(run, split, tables, own_counts if name == own else None)
         for name, run in runs.items()
     }
-    reports = {t: {name: r[t] for name, r in found.items() if t in r} for t in tables}
-    headline = reports[tables[0]]
+    names = [table if isinstance(table, str) else table.name for table in tables]
+    reports = {t: {name: r[t] for name, r in found.items() if t in r} for t in names}
+    headline = reports[names[0]]
     return {
         "synops_per_sample": {name: r.synops_per_sample for name, r in headline.items()},
         "energy_pj_per_sample": {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hardware.energy.operations import BASIC
 from hardware.files import read_archive, write_archive
 from hardware.ir.serialize import FORMAT_VERSION, KIND
 from spikingmoe.cli.main import main
@@ -184,6 +185,63 @@ def test_energy(run, capfd):
     assert values["accuracy"]["test"] == metrics(run)["accuracy"]["test"]
     assert values["accuracy"]["twins"] == {}
     assert "boundary:" in capfd.readouterr().out
+
+
+OWN_COSTS = """
+name: own
+title: Our chip
+boundary: synaptic operations alone
+unit: pJ
+costs:
+  accumulates: {value: 2, low: 1, high: 3, grade: measured, source: lab book}
+  multiply_accumulates: {value: 4, grade: analytical, source: twice as much}
+not_priced: {%s}
+"""
+
+
+def own_costs(path, without=()):
+    others = [o for o in BASIC if not o.endswith("accumulates") and o not in without]
+    path.write_text(OWN_COSTS % ", ".join(f"{o}: ours" for o in others))
+    return path
+
+
+def test_energy_under_several_tables(run, tmp_path, capfd):
+    costs = f"loihi1-fitted,lemaire,yan,{own_costs(tmp_path / 'own.yaml')}"
+    argv = ["energy", str(run), "--twins=false", "--images=4", f"--out={tmp_path}"]
+    assert main([*argv, f"--costs={costs}"]) == 0
+    values, shown = metrics(tmp_path), capfd.readouterr().out
+    assert list(values["energy"]) == ["loihi1-fitted", "lemaire", "yan", "own"]
+    reports = {name: models["moe"] for name, models in values["energy"].items()}
+    assert (
+        values["energy_pj_per_sample"]["moe"]
+        == (reports["loihi1-fitted"]["energy_pj_per_sample"]["value"])
+    )
+    for name, report in reports.items():
+        band = report["energy_pj_per_sample"]
+        assert 0 < band["low"] < band["value"] < band["high"]
+        assert f"estimated energy per image, {name}" in shown
+        assert f"boundary: {report['boundary']}" in shown
+    counts = reports["own"]["counts_per_sample"]
+    by_hand = 2 * counts["accumulates"] + 4 * counts["multiply_accumulates"]
+    assert reports["own"]["energy_pj_per_sample"]["value"] == pytest.approx(by_hand)
+    assert reports["loihi1-fitted"]["counts_per_sample"]["core_messages"] > 0
+    assert "core_messages" not in counts, "no layout was asked for"
+    static = reports["loihi1-fitted"]["static"]
+    assert static["steps"] == values["config"]["model"]["time_steps"]
+    assert shown.count("static power, not in the energies above: at least") == 1
+
+
+def test_bad_cost_files(run, tmp_path, capfd):
+    bad = own_costs(tmp_path / "bad.yaml", without=("spikes_sent",))
+    good = own_costs(tmp_path / "good.yaml")
+    for costs, parts in {
+        f"horowitz45,{bad}": [f"{bad}: costs: spikes_sent missing"],
+        f"{tmp_path}/none.yaml": ["none.yaml: cannot read: No such file"],
+        f"{good},{good}": ["'own' stands twice; name each table once"],
+        "horowitz45,": ["has an empty name; use one of horowitz45"],
+        "loihi-2": ["no table of energies per operation has been published for Loihi 2"],
+    }.items():
+        refused(["energy", run, "--twins=false", f"--costs={costs}"], capfd, *parts)
 
 
 @pytest.mark.skipif(

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import examples, wide_cases
 
-from hardware.energy import COST_TABLES, Operation, count_operations, estimate
+from hardware.energy import COST_TABLES, Operation, count_operations, estimate, price
+from hardware.energy.operations import UNPLACED
 from hardware.ir import (
     LIF,
     Conv2d,
@@ -22,6 +23,8 @@ from hardware.ir import (
     run_reference,
 )
 from hardware.ir.nodes import size
+from hardware.loihi.blocks import Grid
+from hardware.loihi.layout import CoreLayout
 from hardware.passes.balance_delays import balance_delays
 
 SHAPE = (2, 3, 2)
@@ -86,6 +89,24 @@ def random_run(seed, samples=3):
     return graph, run_reference(graph, inputs)
 
 
+def random_layout(seed, graph):
+    """Populations cut at random, their pieces thrown onto 5 cores of a 3 x 4 mesh."""
+    rng = np.random.default_rng(seed)
+    blocks = [
+        block
+        for name in graph.populations
+        for block in Grid(name, SHAPE, tuple(int(rng.integers(1, n + 1)) for n in SHAPE))
+    ]
+    return CoreLayout(
+        chip="loihi1",
+        chips=1,
+        blocks=tuple(blocks),
+        core=rng.integers(5, size=len(blocks)),
+        row=rng.integers(3, size=5),
+        column=rng.integers(4, size=5),
+    )
+
+
 def connections(synapse):
     """(source neuron, target neuron) of every non-zero weight, one at a time."""
     if isinstance(synapse, Dense):
@@ -118,8 +139,10 @@ def count_by_loops(graph, trace):
         for s, t in np.ndindex(trace.samples, steps):
             for j, i in connections(synapse):
                 if sent[s, t, j] != 0:
-                    counts["multiply_accumulates" if graded else "accumulates"] += 1
-                    counts["weight_reads"] += 1
+                    basic = "multiply_accumulates" if graded else "accumulates"
+                    kind = {Dense: "dense", Conv2d: "convolution", Sparse: "sparse"}[type(synapse)]
+                    counts.update([basic, f"{basic}_{kind}"])
+                    counts.update(["weight_reads", "membrane_updates_by_event"])
                     reached.add((synapse.target, s, (t + late) % steps, i))
     for name, population in graph.populations.items():
         for s, t, i in np.ndindex(trace.samples, steps, N):
@@ -133,12 +156,59 @@ def count_by_loops(graph, trace):
             if isinstance(population, LIF):
                 counts[f"neuron_updates_{state}"] += 1
                 counts["spikes_sent"] += int(sends)
+                counts["spikes_of_neurons"] += int(sends)
                 counts["membrane_reads"] += int(population.membrane_decay > 0)
                 counts["membrane_writes"] += int(population.membrane_decay > 0)
             else:
                 counts[f"relay_updates_{state}"] += 1
                 counts["graded_messages_sent"] += int(sends and isinstance(population, Relay))
-    return {operation: counts[operation.value] for operation in Operation}
+    return {operation: counts[operation.value] for operation in UNPLACED}, reached
+
+
+def count_placed_by_loops(graph, trace, layout, reached):
+    """Messages, hops and changes of state, neuron by neuron."""
+    counts, steps = Counter(), graph.time_steps
+    core_of = {}
+    for block, core in zip(layout.blocks, layout.core, strict=True):
+        for place in np.ndindex(SHAPE):
+            if all(a <= p < h for a, p, h in zip(block.low, place, block.high, strict=True)):
+                core_of[block.population, int(np.ravel_multi_index(place, SHAPE))] = int(core)
+    for name, population in graph.populations.items():
+        if isinstance(population, Readout):
+            continue
+        graded = isinstance(population, Relay) or getattr(population, "kind", "") == "graded"
+        prefix = "graded_" if graded else ""
+        sent = trace.spikes[name].reshape(trace.samples * steps, N) != 0
+        pairs = [(j, s.target, i) for s in graph.outgoing(name) for j, i in connections(s)]
+        for j in range(N):
+            own = core_of[name, j]
+            for core in {core_of[target, i] for source, target, i in pairs if source == j}:
+                times = int(sent[:, j].sum())
+                counts[f"{prefix}core_messages"] += times
+                east_west = abs(int(layout.column[own]) - int(layout.column[core]))
+                north_south = abs(int(layout.row[own]) - int(layout.row[core]))
+                counts[f"{prefix}hops_east_west"] += times * east_west
+                counts[f"{prefix}hops_north_south"] += times * north_south
+    for name, population in graph.populations.items():
+        if isinstance(population, Input):
+            continue
+        bias = np.broadcast_to(getattr(population, "bias", 0.0), SHAPE).ravel()
+        inputs = [
+            (graph.matrix(s).toarray(), trace.spikes[s.source].reshape(trace.samples, steps, N),
+             s.delay if s.source == name else 0)
+            for s in graph.incoming(name)
+        ]  # fmt: skip
+        for s, i in np.ndindex(trace.samples, N):
+            v = 0.0
+            for t in range(steps):
+                changed = (name, s, t, i) in reached or bias[i] != 0
+                if isinstance(population, LIF):
+                    changed = changed or v != 0
+                    current = sum(w[i] @ x[s, (t - late) % steps] for w, x, late in inputs)
+                    spike = trace.spikes[name].reshape(trace.samples, steps, N)[s, t, i]
+                    v = 0.0 if spike else population.membrane_decay * v + current + bias[i]
+                counts["state_changes"] += int(changed)
+    return counts
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -148,7 +218,15 @@ seeds = st.integers(0, 2**32 - 1)
 @given(seeds)
 def test_counts_equal_loops_over_connections_and_messages(seed):
     graph, trace = random_run(seed, samples=2)
-    assert count_operations(graph, trace).totals == count_by_loops(graph, trace)
+    layout = random_layout(seed, graph)
+    expected, reached = count_by_loops(graph, trace)
+    assert count_operations(graph, trace).totals == expected
+    placed = count_placed_by_loops(graph, trace, layout, reached)
+    assert count_operations(graph, trace, layout).totals == {
+        **dict.fromkeys(Operation, 0),
+        **expected,
+        **{Operation(name): count for name, count in placed.items()},
+    }
 
 
 @examples(25)
@@ -180,12 +258,13 @@ def test_counts_of_wide_graphs_equal_products_with_their_matrices(case):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seeds)
-def test_parts_add_up_to_the_totals(seed):
-    counts = count_operations(*random_run(seed))
+@given(seeds, st.sampled_from(sorted(COST_TABLES)))
+def test_parts_add_up_to_the_totals(seed, costs):
+    graph, trace = random_run(seed)
+    counts = count_operations(graph, trace, random_layout(seed, graph))
     for operation in Operation:
         assert sum(part[operation] for part in counts.by_part.values()) == counts.totals[operation]
-    report = estimate(*random_run(seed))
+    report = price(counts, costs)
     for end in ("value", "low", "high"):
         parts = [getattr(p.energy_pj_per_sample, end) for p in report.by_part.values()]
         assert sum(parts) == pytest.approx(getattr(report.energy_pj_per_sample, end), rel=1e-9)
@@ -200,12 +279,14 @@ def part_of_trace(trace, chosen):
 @given(seeds, st.integers(1, 4), st.sampled_from(sorted(COST_TABLES)))
 def test_energy_of_samples_adds_up(seed, cut, costs):
     graph, trace = random_run(seed, samples=5)
+    layout = random_layout(seed, graph)
     halves = part_of_trace(trace, slice(cut)), part_of_trace(trace, slice(cut, None))
-    whole = count_operations(graph, trace).totals
-    first, second = (count_operations(graph, half).totals for half in halves)
+    whole = count_operations(graph, trace, layout).totals
+    first, second = (count_operations(graph, half, layout).totals for half in halves)
     assert whole == {operation: first[operation] + second[operation] for operation in Operation}
     joules = [
-        estimate(graph, t, costs).energy_pj_per_sample.value * t.samples for t in (trace, *halves)
+        estimate(graph, t, costs, layout=layout).energy_pj_per_sample.value * t.samples
+        for t in (trace, *halves)
     ]
     assert joules[0] == pytest.approx(joules[1] + joules[2], rel=1e-9)
 
@@ -213,7 +294,8 @@ def test_energy_of_samples_adds_up(seed, cut, costs):
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.sampled_from(sorted(COST_TABLES)))
 def test_the_band_holds_the_value(seed, costs):
-    report = estimate(*random_run(seed), costs)
+    graph, trace = random_run(seed)
+    report = estimate(graph, trace, costs, layout=random_layout(seed, graph))
     shares = [*report.by_part.values(), *report.by_operation.values(), report]
     for band in (share.energy_pj_per_sample for share in shares):
         assert 0 <= band.low <= band.value <= band.high
@@ -230,7 +312,7 @@ def test_without_messages_only_updates_remain(seed):
     kept = sum(N for p in lifs if p.membrane_decay > 0) * steps
     passive = len(graph.of_kind(Relay)) + len(graph.of_kind(Readout))
     assert totals == {
-        **dict.fromkeys(Operation, 0),
+        **dict.fromkeys(UNPLACED, 0),
         Operation.NEURON_UPDATE_ACTIVE: driven * steps,
         Operation.NEURON_UPDATE_IDLE: (N * len(lifs) - driven) * steps,
         Operation.RELAY_UPDATE_IDLE: N * passive * steps,
@@ -248,7 +330,11 @@ def test_more_messages_never_cost_less(seed):
         name: values * (rng.random(values.shape) < 0.5).astype(values.dtype)
         for name, values in trace.spikes.items()
     }
-    for costs in COST_TABLES:
-        less = estimate(graph, replace(trace, spikes=fewer), costs).energy_pj_per_sample
-        full = estimate(graph, trace, costs).energy_pj_per_sample
-        assert less.value <= full.value
+    less = count_operations(graph, replace(trace, spikes=fewer))
+    full = count_operations(graph, trace)
+    for name, table in COST_TABLES.items():
+        if table.chip is None:  # fewer spikes reset fewer membranes: more of them change state
+            assert (
+                price(less, name).energy_pj_per_sample.value
+                <= price(full, name).energy_pj_per_sample.value
+            )
