@@ -15,8 +15,8 @@ from hardware.passes.pipeline import prepare
 from hardware.trace import SpikeTrace
 
 #: "lava" runs a few fused Lava processes, "lava-stock" one stock process per population and synapse;
-#: "stream" is a slow oracle for debugging; "loihi" needs a board.
-BACKENDS = ("reference", "lava", "lava-stock", "stream", "loihi")
+#: "stream" is a slow oracle for debugging; "loihi" needs a board; "sanafe" is a chip simulator by others.
+BACKENDS = ("reference", "lava", "lava-stock", "stream", "loihi", "sanafe")
 
 
 def simulate(
@@ -38,7 +38,7 @@ def simulate(
         arithmetic: "float" or "fixed"; the graph's own by default. "fixed" quantises a float graph.
         record: names of populations to keep in the trace; all by default.
         progress: called with (samples done, samples).
-        time_limit: seconds, for the Lava backends and the board.
+        time_limit: seconds, for the Lava backends, the board and SANA-FE.
 
     Raises:
         BackendError: unknown backend or population, images of the wrong shape, a failed run.
@@ -73,6 +73,11 @@ def simulate(
         from hardware.lava.loihi import run_loihi
 
         return run_loihi(graph, inputs, record=keep, progress=progress, time_limit=time_limit)
+    if backend == "sanafe":
+        from hardware.sanafe.run import Limits, run_sanafe
+
+        limits = Limits(seconds=time_limit)
+        return run_sanafe(graph, inputs, record=keep, progress=progress, limits=limits)
     from hardware.lava.run import run_lava
     from hardware.lava.settings import Settings
 

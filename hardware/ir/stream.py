@@ -79,7 +79,27 @@ def run_stream(graph: SpikeGraph, inputs: np.ndarray) -> SpikeTrace:
     """Simulate hardware step by hardware step; arguments and result as `run_reference`."""
     inputs = check_inputs(graph, inputs)
     started = time.perf_counter()
-    samples, steps = len(inputs), stream_steps(graph, len(inputs))
+    samples = len(inputs)
+    sent = stream_messages(graph, inputs)
+    spikes = {name: window_view(graph, name, sent[name], samples) for name in graph.populations}
+    return SpikeTrace(
+        spikes=spikes,
+        logits=to_logits(graph, spikes[graph.readout.name]),
+        meta=run_meta(graph, "stream", samples, time.perf_counter() - started),
+    )
+
+
+def stream_messages(graph: SpikeGraph, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """What each population sends at every hardware step: (hardware steps, *shape) by name.
+
+    Args:
+        inputs: (S, T or 1, *input shape), real units.
+
+    Raises:
+        BackendError: inputs of the wrong shape, or a sum that leaves the target's range.
+    """
+    inputs = check_inputs(graph, inputs)
+    steps = stream_steps(graph, len(inputs))
     fixed = graph.arithmetic == "fixed"
     dtype = np.int64 if fixed else np.float64
     weights = [(s, graph.matrix(s).astype(dtype)) for s in graph.synapses]
@@ -102,12 +122,7 @@ def run_stream(graph: SpikeGraph, inputs: np.ndarray) -> SpikeTrace:
                 _, sent[name][step], v[name] = lif_step(population, v[name], now, fixed=fixed)
             elif not isinstance(population, Input):
                 sent[name][step] = now + (population.bias if isinstance(population, Readout) else 0)
-    spikes = {name: window_view(graph, name, sent[name], samples) for name in graph.populations}
-    return SpikeTrace(
-        spikes=spikes,
-        logits=to_logits(graph, spikes[graph.readout.name]),
-        meta=run_meta(graph, "stream", samples, time.perf_counter() - started),
-    )
+    return sent
 
 
 def _empty_stream(

@@ -24,15 +24,24 @@ from spikingmoe.model import SpikingTransformer
 from spikingmoe.sequential import SpikingSequential
 
 Residual = Literal["relay", "unrolled"]
+InputForm = Literal["graded", "binary"]
 
 
-def lower(model: Model, *, residual: Residual = "relay", rules: Rules | None = None) -> SpikeGraph:
+def lower(
+    model: Model,
+    *,
+    residual: Residual = "relay",
+    input: InputForm = "graded",
+    rules: Rules | None = None,
+) -> SpikeGraph:
     """The trained network as a balanced floating-point graph.
 
     Args:
         model: a `SpikingTransformer`, or a `SpikingSequential` of our layers.
         residual: "relay" sums the stream in graded relays (Loihi 2); "unrolled" gives each reader
             of the stream its own synapses from every earlier branch, binary spikes only.
+        input: "binary" for images of 0 and 1, which enter as spikes of one bit; whoever runs the graph
+            on others is told so.
         rules: how types of module of yours are lowered (`hardware.lowering.apply` says what a rule
             does); they go before ours.
 
@@ -46,11 +55,15 @@ def lower(model: Model, *, residual: Residual = "relay", rules: Rules | None = N
         >>> graph.populations["blocks.0.moe.gate"].shape
         (4, 4, 4)
     """
-    return lower_with_taps(model, residual=residual, rules=rules)[0]
+    return lower_with_taps(model, residual=residual, input=input, rules=rules)[0]
 
 
 def lower_with_taps(
-    model: Model, *, residual: Residual = "relay", rules: Rules | None = None
+    model: Model,
+    *,
+    residual: Residual = "relay",
+    input: InputForm = "graded",
+    rules: Rules | None = None,
 ) -> tuple[SpikeGraph, dict[str, Tap]]:
     """`lower`, and where in the torch model each population's spikes are found."""
     if not isinstance(model, (SpikingTransformer, SpikingSequential)):
@@ -60,6 +73,8 @@ def lower_with_taps(
         )
     if residual not in ("relay", "unrolled"):
         raise ValueError(f"residual={residual!r}; use 'relay' or 'unrolled'")
+    if input not in ("graded", "binary"):
+        raise ValueError(f"input={input!r}; use 'graded' or 'binary'")
     own = check_rules(rules)
     check_structure(model, own)
     is_transformer = isinstance(model, SpikingTransformer)
@@ -69,7 +84,8 @@ def lower_with_taps(
         rules={**BUILT_IN, **own},
     )
     channels, size, _ = model.input_shape
-    builder.add(Input(name=INPUT, shape=(size, size, channels), limit=float(model.input_limit)))
+    shape, limit = (size, size, channels), float(model.input_limit)
+    builder.add(Input(name=INPUT, shape=shape, kind=input, limit=limit))
     if isinstance(model.prompt, RelayPool):  # with cortical feedback each block has its own prompt
         builder.relay_pool = model.prompt
         builder.prompt = lower_relay(builder, model.prompt, size)

@@ -22,7 +22,7 @@ import numpy as np
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import MAX_ACCUMULATED
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, is_graded
+from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Relay, is_graded
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense
 from hardware.ir.validate import MAX_THRESHOLD
 from hardware.passes.bias import largest_bias
@@ -64,8 +64,20 @@ def choose_plan(
     """
     if graph.arithmetic != "float":
         raise GraphError("quantise needs a float graph; this one is in fixed point already")
+    _refuse_rows(graph)
     WeightGrid(weight_bits)  # refuses a wrong number of bits
     return _Chooser(graph, weight_bits, headroom, squares or {}).run()
+
+
+def _refuse_rows(graph: SpikeGraph) -> None:
+    """Rows of score differences, rounded one by one, would no longer agree on one order."""
+    for population in graph.populations.values():
+        heard = [graph.populations[s.source] for s in graph.incoming(population.name)]
+        if population.role == "comparator" and not all(isinstance(p, Relay) for p in heard):
+            raise GraphError(
+                f"population '{population.name}' compares rows of scores that are not integers yet; "
+                f"quantise the graph with score relays, and run scores_to_rows after it"
+            )
 
 
 class _Chooser:

@@ -1,6 +1,6 @@
-"""Replace delays by shift registers, for backends whose synapses take exactly one step.
+"""Replace delays by shift registers, for backends whose synapses take one step, or only a few.
 
-Each source with a reader further away than one step gets one register: slot k of the register
+Each source with a reader further away than that gets one register: slot k of the register
 repeats what the source sent k + 1 steps before. One population with a loop onto itself holds all
 slots, which costs far fewer processes than a chain of relays.
 """
@@ -17,20 +17,24 @@ from hardware.ir.nodes import LIF, Input, Population, Relay, is_graded, size
 from hardware.ir.synapses import AnySynapse, Sparse
 
 
-def register_delays(graph: SpikeGraph) -> SpikeGraph:
-    """The same network with every delay equal to 1. Constant inputs need no register.
+def register_delays(graph: SpikeGraph, *, longest: int = 1) -> SpikeGraph:
+    """The same network with no delay above `longest`. Constant inputs need no register.
 
     A clock has no depth but the one its readers give it, so its readers at different depths get
     clocks of their own.
 
+    Args:
+        longest: the longest delay of the backend's own synapses, in steps.
+
     Raises:
-        GraphError: a loop with a delay above 1, which would need a cycle of two populations.
+        GraphError: a loop with a longer delay, which would need a cycle of two populations.
     """
     for synapse in graph.synapses:
-        if synapse.source == synapse.target and synapse.delay > 1:
+        if synapse.source == synapse.target and synapse.delay > longest:
             raise GraphError(
                 f"population '{synapse.source}' has a loop with delay {synapse.delay}; "
-                f"a backend without delays runs loops with delay 1"
+                f"a backend {'without' if longest == 1 else 'with short'} delays runs loops with "
+                f"delay {1 if longest == 1 else f'1 to {longest}'}"
             )
     populations: list[Population] = []
     synapses: list[AnySynapse] = []
@@ -38,23 +42,23 @@ def register_delays(graph: SpikeGraph) -> SpikeGraph:
     for population in graph.populations.values():
         populations.append(population)
         if _is_clock(population):
-            later = {s.delay for s in graph.outgoing(population.name)} - {1}
+            later = {s.delay for s in graph.outgoing(population.name) if s.delay > longest}
             populations += [
                 replace(population, name=_late_name(population, d)) for d in sorted(later)
             ]
             continue
-        longest = max((s.delay for s in _delayed(graph, population)), default=1)
-        if longest > 1:
-            register, wiring = _register(graph, population, longest - 1)
+        latest = max((s.delay for s in _delayed(graph, population)), default=1)
+        if latest > longest:
+            register, wiring = _register(graph, population, latest - longest)
             registers[population.name] = register.name
             populations.append(register)
             synapses.extend(wiring)
     for synapse in graph.synapses:
         source = graph.populations[synapse.source]
-        if synapse.delay > 1 and _is_clock(source):
+        if synapse.delay > longest and _is_clock(source):
             synapses.append(replace(synapse, source=_late_name(source, synapse.delay), delay=1))
-        elif synapse.delay > 1 and synapse.source in registers:
-            synapses.append(_read_slot(graph, synapse, registers[synapse.source]))
+        elif synapse.delay > longest and synapse.source in registers:
+            synapses.append(_read_slot(graph, synapse, registers[synapse.source], longest))
         elif isinstance(source, Input) and source.kind == "constant":
             synapses.append(replace(synapse, delay=1))
         else:
@@ -112,15 +116,17 @@ def _register(graph: SpikeGraph, source: Population, slots: int) -> tuple[Popula
     return register, wiring
 
 
-def _read_slot(graph: SpikeGraph, synapse: AnySynapse, register: str) -> Sparse:
+def _read_slot(graph: SpikeGraph, synapse: AnySynapse, register: str, delay: int) -> Sparse:
+    """The synapse from the slot that is `delay` steps too early."""
     matrix = graph.matrix(synapse).tocoo()
-    offset = (synapse.delay - 2) * size(graph.populations[synapse.source])
+    offset = (synapse.delay - delay - 1) * size(graph.populations[synapse.source])
     return Sparse(
         source=register,
         target=synapse.target,
         rows=matrix.row.astype(np.int64),
         columns=matrix.col.astype(np.int64) + offset,
         weight=matrix.data,
+        delay=delay,
         exponent=synapse.exponent,
         expert=synapse.expert,
     )

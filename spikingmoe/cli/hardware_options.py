@@ -26,6 +26,19 @@ def lower_options(**kwargs: object) -> jsonargparse.ArgumentParser:
         default="relay",
         help="sum the residual stream in graded relays, or repeat synapses per reader (relay)",
     )
+    parser.add_argument(
+        "--scores",
+        choices=["relay", "rows"],
+        default="relay",
+        help="of a top-k router: graded relays, or rows of integer differences, for chips without "
+        "graded spikes; rows need --fixed (relay)",
+    )
+    parser.add_argument(
+        "--input",
+        choices=["graded", "binary"],
+        default="graded",
+        help="how images enter: as numbers, or, if they are 0 and 1, as spikes of one bit (graded)",
+    )
     return parser
 
 
@@ -84,7 +97,7 @@ def simulate_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         default="lava",
-        help="reference, lava (fused processes), lava-stock, stream, or loihi (lava)",
+        help="reference, lava (fused processes), lava-stock, stream, loihi, or sanafe (lava)",
     )
     parser.add_argument(
         "--arithmetic", type=str, default=None, help="float or fixed (the program's)"

@@ -13,6 +13,7 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import size
 from hardware.lowering import lower
 from hardware.passes.quantise import quantise
+from hardware.passes.scores_to_rows import scores_to_rows
 from spikingmoe.cli.chain import open_run
 from spikingmoe.cli.console import number, say, show_table
 
@@ -23,11 +24,17 @@ def run(args: Namespace) -> int:
         raise FileError(
             f"{args.output}: is a folder; name a file, such as {args.output}/digits.program"
         )
+    if args.scores == "rows" and not args.fixed:
+        raise ValueError(
+            "scores=rows compares integers, which only --fixed makes; add it, or use --scores relay"
+        )
     trained = open_run(args.run)
-    graph = lower(trained.model, residual=args.residual)
+    graph = lower(trained.model, residual=args.residual, input=args.input)
     graph = replace(graph, notes={**graph.notes, "data": trained.train_config.data})
     if args.fixed:
         graph = quantise(graph)
+    if args.scores == "rows":
+        graph = scores_to_rows(graph)
     graph.save(args.output)
     show_table(f"program {args.output}", ["", "value"], program_rows(graph))
     say(f"sha-256 of the content: {graph.fingerprint}")

@@ -48,6 +48,7 @@ def run(args: Namespace) -> int:
                 for key in ("processes", "hardware_steps", "cores", "chips")
                 if key in trace.meta
             ],
+            *_chip_rows(trace.meta, len(split)),
         ],
     )
     warnings = trace.meta.get("warnings")
@@ -66,3 +67,18 @@ def run(args: Namespace) -> int:
     }
     say(f"metrics: {write_metrics(out, metrics)}")
     return 0
+
+
+def _chip_rows(meta: dict[str, object], samples: int) -> list[list[str]]:
+    """What a simulator of a chip says about energy and time, per image."""
+    energy, rows = meta.get("energy_pj"), []
+    if isinstance(energy, dict):
+        rows = [
+            [f"{part}, nJ per image", f"{value / samples / 1e3:.3f}"]
+            for part, value in energy.items()
+        ]
+    for key in ("messages", "hops", "latency_us"):
+        if key in meta:
+            name = f"{key.replace('_us', ', us')} per image"
+            rows.append([name, f"{float(str(meta[key])) / samples:,.1f}"])
+    return rows

@@ -30,7 +30,7 @@ def train_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--data",
         default="digits",
-        help="data set: digits; cifar10, cifar100; nmnist, dvsgesture, cifar10dvs (events); or folder: images of "
+        help="data set: digits, digits-binary; cifar10, cifar100; nmnist, dvsgesture, cifar10dvs (events); or folder: images of "
         "your own in DIR/train/CLASS/*.png or jpg, and DIR/validation, DIR/test if there are any; or a "
         "LightningDataModule of your own as package.module:ClassName or file.py:ClassName (digits)",
     )

@@ -15,10 +15,12 @@ from spikingmoe.data.published import data_home, provide
 from spikingmoe.data.user_module import is_user_module, load_user_module
 
 BUNDLED, FOLDER = "digits", "folder"  # with a dependency; of the user's own
+BINARY = "digits-binary"  # the same images, as spikes of one bit
 CIFAR = {"cifar10": load_cifar10, "cifar100": load_cifar100}
 #: What every data set is, for help texts.
 DATA_SETS = {
     BUNDLED: "comes with a dependency",
+    BINARY: "the same, pixels as 0 or 1, for chips without graded spikes",
     **dict.fromkeys(CIFAR, "downloaded on first use"),
     **dict.fromkeys(EVENT_SETS, "event camera, see `spikingmoe download`"),
     FOLDER: "images of your own, --data-dir DIR with DIR/train/CLASS/*.png or jpg",
@@ -53,12 +55,12 @@ def load_data(
         return load_user_module(name, data_dir, watch=watch)
     if name not in DATA_SETS:
         raise ValueError(unknown("data set", name, DATA_SETS))
-    if name == BUNDLED:
+    if name in (BUNDLED, BINARY):
         if data_dir is not None:
             raise ValueError(
                 f"data '{name}' comes with a dependency and is read from no folder; leave --data-dir out"
             )
-        return load_digits()
+        return load_digits(binary=name == BINARY)
     if name == FOLDER:
         if data_dir is None:
             raise ValueError(
