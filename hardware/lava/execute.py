@@ -12,6 +12,7 @@ from hardware.lava.network import Network
 from hardware.lava.recorder import Recorder, recorder_model
 from hardware.lava.settings import Settings
 from hardware.lava.subnetwork import SubNetworkModel
+from hardware.lava.system import CHANNEL_SLOTS
 
 with lava_imports():
     from lava.magma.compiler.compiler_graphs import ProcGroupDiGraphs
@@ -28,7 +29,6 @@ with lava_imports():
     from lava.proc.sparse import models as sparse
     from lava.proc.sparse.process import Sparse
 
-CHANNEL_SLOTS = 2  # Lava's default of 64 takes 32 times the shared memory
 
 FLOAT = {
     source.RingBuffer: source.PySendModelFloat,

@@ -17,14 +17,12 @@ from hardware.errors import BackendError, HardwareError
 from hardware.lava.job import JobFolder
 from hardware.lava.system import (
     cpu_seconds,
+    descriptors_needed,
     die_with_parent,
     raise_descriptor_limit,
     require_shared_memory,
+    shared_memory_needed,
 )
-
-SPARE_DESCRIPTORS = 64
-PER_PROCESS, PER_CONNECTION = 10, 3  # descriptors of the worker, measured on Lava 0.10, rounded up
-PAGE = 4096
 
 
 def main() -> None:
@@ -79,11 +77,8 @@ def _run(job: JobFolder, content: dict) -> None:
     tracks = {name: Track(**track) for name, track in content["tracks"].items()}
     network = plan_network(job, graph, inputs, tracks, settings)
     processes, connections = network.size.processes, network.size.connections
-    raise_descriptor_limit(
-        PER_PROCESS * (processes + 1) + PER_CONNECTION * connections + SPARE_DESCRIPTORS, processes
-    )
-    pages = connections + 2 * processes
-    require_shared_memory(execute.CHANNEL_SLOTS * (network.size.message_bytes + pages * PAGE))
+    raise_descriptor_limit(descriptors_needed(processes, connections), processes)
+    require_shared_memory(shared_memory_needed(processes, connections, network.size.message_bytes))
     at_once = -(-network.steps // network.runs)
     status = {
         "phase": "building",
