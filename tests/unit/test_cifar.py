@@ -286,7 +286,7 @@ def test_class_names_must_be_those_of_the_data_set(tmp_path):
 
 def test_a_folder_is_asked_for_where_it_is_needed_and_only_there(tmp_path):
     events = {"nmnist", "dvsgesture", "cifar10dvs"}
-    assert set(DATA_SETS) == {"digits", "cifar10", "cifar100", "folder"} | events
+    assert set(DATA_SETS) == {"digits", "digits-binary", "cifar10", "cifar100", "folder"} | events
     with pytest.raises(ValueError, match=r"'folder' is read from a folder of yours; .*--data-dir"):
         load_data("folder")
     with pytest.raises(ValueError, match=r"'digits' comes with a dependency.*leave --data-dir out"):

@@ -95,3 +95,13 @@ def test_the_digits_are_what_they_were(digits):
     assert digits.train.stored.dtype == torch.float32
     assert digits.input_limit == float(digits.train.images.abs().max())
     assert digits.background[0] == pytest.approx(float(digits.train.images.min()))
+
+
+def test_binary_digits_are_the_digits_above_half_ink():
+    grey, binary = load_data("digits"), load_data("digits-binary")
+    for which in ("train", "validation", "test"):
+        pixels = getattr(binary, which).images
+        ink = grey.normalisation.pixels(getattr(grey, which).images).float()
+        assert torch.equal(getattr(binary, which).labels, getattr(grey, which).labels)
+        assert set(pixels.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(pixels.bool(), ink > ink.max() / 2)
