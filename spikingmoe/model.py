@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -67,13 +68,13 @@ class Block(nn.Module):
         return stream + current, x, infos
 
 
-class RoutedModel(nn.Module):
+class RoutedModel(nn.Module, ABC):
     """What models share: images as frames, and the routers within."""
 
     @property
+    @abstractmethod
     def input_shape(self) -> tuple[int, int, int]:
         """(C, height, width) of one image."""
-        raise NotImplementedError
 
     @property
     def label(self) -> str:

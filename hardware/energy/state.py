@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from hardware.ir.arithmetic import lif_step
+from hardware.ir.currents import Currents
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF
-from hardware.ir.operators import Operator, make_operator, number_formats
-from hardware.ir.synapses import AnySynapse
 
 
 class CarriedState:
@@ -16,8 +15,7 @@ class CarriedState:
 
     def __init__(self, graph: SpikeGraph) -> None:
         self.graph = graph
-        self.formats = number_formats(graph)
-        self.operators: dict[int, Operator] = {}
+        self.currents = Currents(graph)
 
     def of(self, population: LIF, sent: dict[str, np.ndarray]) -> np.ndarray:
         """(S, T, *shape) whether v, what the step before left behind, is not zero.
@@ -30,24 +28,17 @@ class CarriedState:
                 flight at the end of a window arrives at its start.
         """
         spikes = sent[population.name]
-        current = np.zeros(spikes.shape, self.formats[population.name])
+        current = np.zeros(spikes.shape, self.currents.dtypes[population.name])
         for synapse in self.graph.incoming(population.name):
             messages = sent[synapse.source]
             if synapse.source == synapse.target:
                 messages = np.roll(messages, synapse.delay, axis=1)
-            current += self._deliver(synapse, messages).reshape(current.shape)
+            rows = messages.reshape(-1, *messages.shape[2:])
+            current += self.currents.deliver(synapse, rows).reshape(current.shape)
         carried = np.zeros(spikes.shape, dtype=bool)
         v = np.zeros_like(current[:, 0])
-        fixed = self.graph.arithmetic == "fixed"
         for step in range(spikes.shape[1]):
             carried[:, step] = v != 0
-            u, _, _ = lif_step(population, v, current[:, step], fixed=fixed)
+            u, _, _ = lif_step(population, v, current[:, step], fixed=self.currents.fixed)
             v = u * ~spikes[:, step]
         return carried
-
-    def _deliver(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
-        operator = self.operators.get(id(synapse))
-        if operator is None:
-            operator = make_operator(self.graph, synapse, self.formats[synapse.target])
-            self.operators[id(synapse)] = operator
-        return operator(sent.reshape(sent.shape[0] * sent.shape[1], *sent.shape[2:]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.operators import Operator, make_operator, number_formats
+from hardware.ir.number_formats import number_formats
+from hardware.ir.operators import Operator, make_operator
 from hardware.ir.synapses import AnySynapse
 
 

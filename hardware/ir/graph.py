@@ -136,6 +136,15 @@ class SpikeGraph:
         return tuple(order)
 
     @cached_property
+    def last_reader(self) -> dict[str, int]:
+        """Place in `order` after which nobody reads a population's messages any more; -1: nobody does."""
+        place = {name: index for index, name in enumerate(self.order)}
+        return {
+            name: max((place[s.target] for s in self._outgoing[name]), default=-1)
+            for name in self.order
+        }
+
+    @cached_property
     def depth(self) -> dict[str, int]:
         """Longest path from the input, in steps; what has no sources is as deep as its readers need."""
         floating = {

@@ -1,8 +1,7 @@
 """Synapses as fast operators: many messages in, their currents out, as matrix products.
 
-An integer network is computed with floats. That is exact: `number_formats` proves from the weights that no sum
-of a population reaches 2^24 (float32) or 2^53 (float64), and matrix products of floats are some 35
-times faster than those of integers.
+An integer network is computed with floats, whose matrix products are some 35 times faster than those of
+integers; `hardware.ir.number_formats` says in which ones no sum is rounded.
 
 Messages that are all zero are not multiplied: a silent source costs nothing, a position where nothing
 was sent (a token whose expert is closed) has no row in the product. Where few neurons are active, only
@@ -20,9 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from hardware.ir.arithmetic import MAX_V, shift
+from hardware.ir.arithmetic import shift
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, Input, Population, Relay, is_graded
 from hardware.ir.synapses import (
     AnySynapse,
     Conv2d,
@@ -36,7 +34,6 @@ from hardware.ir.synapses import (
 #: (rows, *source shape) messages, bool or numbers -> (rows, n_target) currents in the operator's format.
 Operator = Callable[[np.ndarray], np.ndarray]
 
-EXACT_FLOAT32, EXACT_FLOAT64 = 2**24, 2**53
 PATCH_BYTES = 8 * 2**20  # of the patches of a convolution that are made at a time: within the cache
 FEW_WORDS = 32  # up to so many a loop over columns beats a reduction over short rows
 SPARSE_ROWS = 0.6  # share of rows with a message below which picking them out pays
@@ -77,57 +74,6 @@ def make_sums(synapse: AnySynapse, source: Shape, target: Shape, dtype: np.dtype
     if isinstance(synapse, Sparse) and _is_one_to_one(synapse, source, target):
         return _scaled(synapse.weight[np.argsort(synapse.rows)].astype(dtype))
     return _listed(csr_matrix(to_matrix(synapse, source, target), dtype=dtype), math.prod(target))
-
-
-def number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
-    """In which numbers each population's input can be summed without an error.
-
-    float64 for float graphs; for whole numbers float32 where no sum can reach 2^24.
-    """
-    if graph.arithmetic == "float":
-        return dict.fromkeys(graph.populations, np.dtype(np.float64))
-    sent: dict[str, float] = {}
-    formats: dict[str, np.dtype] = {}
-    for name in graph.order:
-        population = graph.populations[name]
-        total = 0.0
-        for synapse in graph.incoming(name):
-            message = (
-                largest_message(population) if synapse.source == name else sent[synapse.source]
-            )
-            total += largest_row_sum(synapse) * message * 2.0 ** max(synapse.exponent, 0)
-        formats[name] = np.dtype(np.float32 if total < EXACT_FLOAT32 else np.float64)
-        if isinstance(population, LIF) and not _decays_exactly(population):
-            formats[name] = np.dtype(np.float64)
-        sent[name] = (
-            min(total, MAX_V) if isinstance(population, Relay) else largest_message(population)
-        )
-    return formats
-
-
-def _decays_exactly(population: LIF) -> bool:
-    """Whether float32 holds the decayed membrane: a power of two; the rule clips at 2^23."""
-    mantissa, _ = np.frexp(population.membrane_decay)
-    return mantissa in (0.0, 0.5)
-
-
-def largest_message(population: Population) -> float:
-    """Largest magnitude of what a population of a fixed-point graph sends."""
-    if isinstance(population, Input) and population.kind == "graded":
-        return float(2 ** (population.bits - 1) - 1)
-    return float(MAX_V) if is_graded(population) else 1.0
-
-
-def largest_row_sum(synapse: AnySynapse) -> float:
-    """Largest sum of |weight| onto one neuron of the target (an upper bound at the edges of maps)."""
-    weight = np.abs(synapse.weight.astype(np.float64))
-    if isinstance(synapse, Dense):
-        return float(weight.sum(axis=1).max(initial=0.0))
-    if isinstance(synapse, Conv2d):
-        return float(weight.sum(axis=(1, 2, 3)).max(initial=0.0))
-    if not len(weight):
-        return 0.0
-    return float(np.bincount(synapse.rows, weights=weight).max(initial=0.0))
 
 
 def _is_pointwise(synapse: Conv2d) -> bool:

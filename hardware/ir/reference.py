@@ -151,11 +151,6 @@ class _Runner:
             name: [s for s in graph.incoming(name) if s.source == name] for name in graph.order
         }
         self.in_flight: dict[str, np.ndarray] = {}
-        place = {name: index for index, name in enumerate(graph.order)}
-        self.last_reader = {
-            name: max((place[s.target] for s in graph.outgoing(name)), default=-1)
-            for name in graph.order
-        }
 
     def window(self, inputs: np.ndarray, keep: Container[str]) -> dict[str, np.ndarray]:
         """Messages (S, T, *shape) of the populations in `keep`; others live until they were read."""
@@ -163,7 +158,7 @@ class _Runner:
         for index, name in enumerate(self.graph.order):
             values[name] = self._messages(name, inputs, values)
             for source in list(values):
-                if self.last_reader[source] <= index and source not in keep:
+                if self.graph.last_reader[source] <= index and source not in keep:
                     del values[source]
         return values
 

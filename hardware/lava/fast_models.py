@@ -9,12 +9,14 @@ fixed point all sums are exact.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 
 from hardware.ir.arithmetic import shift
-from hardware.ir.operators import EXACT_FLOAT32, Operator, largest_row_sum, make_sums
+from hardware.ir.number_formats import EXACT_FLOAT32, largest_row_sum
+from hardware.ir.operators import Operator, make_sums
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense, Shape, Sparse
 from hardware.lava.compat import lava_imports
 
@@ -32,7 +34,7 @@ with lava_imports():
 Wiring = tuple[AnySynapse, Shape, Shape]
 
 
-class _Fast:
+class _Fast(ABC):
     """Replaces `run_spk` of a stock model: the currents of a message are sent one step later."""
 
     s_in: Any  # these are the stock model's
@@ -42,9 +44,9 @@ class _Fast:
     is_fixed: bool
     _operator: Operator | None = None
 
+    @abstractmethod
     def wiring(self) -> Wiring:
         """The synapse that the stock model's weights describe."""
-        raise NotImplementedError
 
     def finish(self, currents: np.ndarray) -> np.ndarray:
         """From exact sums to what the stock model sends."""

@@ -121,9 +121,7 @@ def _accuracies(
         found[name] = {}
         for which, split in splits.items():
             with progress(f"{name}, {len(split)} {which} images") as update:
-                found[name][which] = program_accuracy(
-                    program, split, lambda done, total, _: update(done, total)
-                )
+                found[name][which] = program_accuracy(program, split, update)
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hardware.ir.graph import SpikeGraph
+from hardware.ir.reference import Progress
 from hardware.lowering.from_torch import Residual, lower
 from hardware.lowering.integer import GridNetwork, IntegerNetwork, message_squares
 from hardware.lowering.integer.tuning import TuningSettings, Watch, tune
@@ -153,7 +154,7 @@ def network_inputs(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def program_accuracy(graph: SpikeGraph, split: Split, progress: Watch | None = None) -> float:
+def program_accuracy(graph: SpikeGraph, split: Split, progress: Progress | None = None) -> float:
     """Share of the images that a fixed-point program classifies rightly, computed in torch."""
     network, right = IntegerNetwork(graph), 0
     for start in range(0, len(split), BATCH):
@@ -161,5 +162,5 @@ def program_accuracy(graph: SpikeGraph, split: Split, progress: Watch | None = N
         logits, _ = network(torch.from_numpy(to_inputs(graph, some.images)))
         right += int((logits.argmax(1) == some.labels).sum())
         if progress:
-            progress(min(start + BATCH, len(split)), len(split), 0.0)
+            progress(min(start + BATCH, len(split)), len(split))
     return right / len(split)

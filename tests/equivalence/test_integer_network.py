@@ -12,7 +12,7 @@ from tiny_models import settled_model, tiny_config, tiny_images
 
 from hardware.errors import BackendError, FileError
 from hardware.ir import LIF, Conv2d, Dense, Input, Readout, SpikeGraph, one_to_one, run_reference
-from hardware.ir.operators import number_formats
+from hardware.ir.number_formats import number_formats
 from hardware.lowering import lower
 from hardware.lowering.integer import GridNetwork, IntegerNetwork, message_squares, run_torch
 from hardware.lowering.integer.tuning import TuningSettings, tune

@@ -22,7 +22,7 @@ from hardware.ir import (
     SpikeGraph,
     run_reference,
 )
-from hardware.ir.operators import number_formats
+from hardware.ir.number_formats import number_formats
 from hardware.ir.stream import run_stream
 from hardware.passes.balance_delays import balance_delays
 from hardware.passes.bounds import check_bounds

@@ -17,7 +17,8 @@ from hardware.ir import (
     run_reference,
 )
 from hardware.ir.arithmetic import shift
-from hardware.ir.operators import make_operator, number_formats
+from hardware.ir.number_formats import number_formats
+from hardware.ir.operators import make_operator
 from hardware.ir.stream import run_stream
 from hardware.passes.quantise import quantise
 from hardware.passes.register_delays import register_delays

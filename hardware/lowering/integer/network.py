@@ -17,7 +17,7 @@ from hardware.errors import BackendError
 from hardware.ir.arithmetic import DECAY_UNITY, check_reach
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout, is_graded
-from hardware.ir.operators import number_formats
+from hardware.ir.number_formats import number_formats
 from hardware.ir.reference import Progress, check_inputs, run_meta, to_logits
 from hardware.ir.synapses import AnySynapse
 from hardware.lowering.integer.connection import connection
@@ -54,11 +54,7 @@ class IntegerNetwork(nn.Module):
         self.formats = {n: FORMATS[f] for n, f in number_formats(graph).items()}
         self.connections = {id(s): connection(graph, s) for s in graph.synapses}
         self.places = {id(s): index for index, s in enumerate(graph.synapses)}
-        place = {name: index for index, name in enumerate(graph.order)}
-        self.last_reader = {
-            name: max((place[s.target] for s in graph.outgoing(name)), default=-1)
-            for name in graph.order
-        }
+        self.index = {name: index for index, name in enumerate(graph.order)}
         for index, synapse in enumerate(graph.synapses):
             whole = synapse.weight.astype(np.float64) * 2.0**synapse.exponent
             if not np.array_equal(whole, np.rint(whole)):
@@ -74,7 +70,6 @@ class IntegerNetwork(nn.Module):
                 self._keep(f"bias{index}", population.bias, name)
             if isinstance(population, LIF):
                 self._keep(f"threshold{index}", population.threshold, name)
-        self.index = place
         self.in_flight: dict[str, Tensor] = {}
 
     def _keep(self, key: str, values: np.ndarray, name: str) -> None:
@@ -102,7 +97,7 @@ class IntegerNetwork(nn.Module):
         for index, name in enumerate(self.graph.order):
             values[name] = self._messages(name, inputs, values)
             for source in list(values):
-                if self.last_reader[source] <= index and source not in keep:
+                if self.graph.last_reader[source] <= index and source not in keep:
                     del values[source]
         readout = self.graph.readout
         currents = values[readout.name].double().sum(0)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,9 +22,9 @@ from torch.nn import functional as F
 from hardware.errors import FileError
 from hardware.files import read_archive, write_archive
 from hardware.lowering.integer.trainable import GridNetwork
+from spikingmoe.train.optim import learning_rate_share
 
 KIND, VERSION = "tuning", 1
-FLOOR = 0.01  # of the learning rate, at the end
 #: (images (B, T or 1, *input shape) in real units, what the float model takes, targets) of an epoch.
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor, Tensor]]]
 #: (step, steps, loss) of the whole tuning.
@@ -83,7 +84,9 @@ def tune(
     parameters = dict(network.named_parameters())
     optimiser = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
     total = settings.epochs * settings.steps_per_epoch
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share(step, total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, partial(learning_rate_share, warmup_steps=0, total_steps=total)
+    )
     mark = hashlib.sha256(json.dumps([origin, asdict(settings)]).encode()).hexdigest()
     losses = _load(state, mark, parameters, optimiser, schedule)
     for epoch in range(len(losses), settings.epochs):
@@ -123,10 +126,6 @@ def _loss(
         told = teacher(images).logits.float().log_softmax(1)
     distance = F.kl_div(logits.log_softmax(1), told, reduction="batchmean", log_target=True)
     return (1 - settings.distillation) * loss + settings.distillation * distance
-
-
-def _share(step: int, total: int) -> float:
-    return FLOOR + (1 - FLOOR) * 0.5 * (1 + float(np.cos(np.pi * min(1.0, step / total))))
 
 
 def _save(
