@@ -33,12 +33,12 @@ def lif_step(
         u += population.bias.astype(v.dtype)
         spikes = u > population.threshold
     elif v.dtype.kind == "i":
-        decayed = np.sign(v) * ((np.abs(v) * _keep(population)) >> 12)
+        decayed = np.sign(v) * ((np.abs(v) * kept_share(population)) >> 12)
         u = decayed + ((current + population.bias) << ACTIVATION_SHIFT)
         u = np.clip(u, -MAX_V, MAX_V)
         spikes = u > (np.asarray(population.threshold) << ACTIVATION_SHIFT)
     else:
-        u = np.trunc(v * number(_keep(population) / DECAY_UNITY))
+        u = np.trunc(v * number(kept_share(population) / DECAY_UNITY))
         u += (current + population.bias.astype(v.dtype)) * number(2**ACTIVATION_SHIFT)
         np.minimum(u, number(MAX_V), out=u)  # faster than clip
         np.maximum(u, number(-MAX_V), out=u)
@@ -46,7 +46,8 @@ def lif_step(
     return u, spikes, u * ~spikes
 
 
-def _keep(population: LIF) -> int:
+def kept_share(population: LIF) -> int:
+    """What is left of v after a step, in 1/4096."""
     return DECAY_UNITY - round(DECAY_UNITY * (1.0 - population.membrane_decay))
 
 

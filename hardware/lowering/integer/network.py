@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hardware.errors import BackendError
-from hardware.ir.arithmetic import DECAY_UNITY, check_reach
+from hardware.ir.arithmetic import check_reach, kept_share
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout, is_graded
 from hardware.ir.number_formats import number_formats
@@ -158,7 +158,7 @@ class IntegerNetwork(nn.Module):
 
     def _rule(self, name: str, population: LIF) -> Rule:
         return Rule(
-            keep=DECAY_UNITY - round(DECAY_UNITY * (1.0 - population.membrane_decay)),
+            keep=kept_share(population),
             threshold=self.get_buffer(f"threshold{self.index[name]}"),
             scale=population.scale,
             surrogate=self.surrogate,
