@@ -21,7 +21,7 @@ help:
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install Python 3.11 or 3.12, or set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[lava,events,tensorboard,norse,benchmark,sanafe,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[lava,events,tensorboard,norse,benchmark,sanafe,study,docs,dev]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --ignore-requires-python lava-nc
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps norse spikingjelly neurobench
 	@touch $@
