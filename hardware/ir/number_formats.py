@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from hardware.ir.arithmetic import MAX_V
@@ -12,15 +14,10 @@ from hardware.ir.synapses import AnySynapse, Conv2d, Dense
 EXACT_FLOAT32 = 2**24  # whole numbers up to here; in float64 up to 2^53
 
 
-def number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
-    """In which numbers each population's input can be summed without an error.
-
-    float64 for float graphs; for whole numbers float32 where no sum can reach 2^24.
-    """
-    if graph.arithmetic == "float":
-        return dict.fromkeys(graph.populations, np.dtype(np.float64))
+def largest_inputs(graph: SpikeGraph) -> dict[str, float]:
+    """The largest magnitude that synapses can add up to in each population of an integer graph."""
     sent: dict[str, float] = {}
-    formats: dict[str, np.dtype] = {}
+    totals: dict[str, float] = {}
     for name in graph.order:
         population = graph.populations[name]
         total = 0.0
@@ -29,19 +26,39 @@ def number_formats(graph: SpikeGraph) -> dict[str, np.dtype]:
                 largest_message(population) if synapse.source == name else sent[synapse.source]
             )
             total += largest_row_sum(synapse) * message * 2.0 ** max(synapse.exponent, 0)
-        formats[name] = np.dtype(np.float32 if total < EXACT_FLOAT32 else np.float64)
-        if isinstance(population, LIF) and not _decays_exactly(population):
-            formats[name] = np.dtype(np.float64)
+        totals[name] = total
         sent[name] = (
             min(total, MAX_V) if isinstance(population, Relay) else largest_message(population)
         )
-    return formats
+    return totals
 
 
-def _decays_exactly(population: LIF) -> bool:
-    """Whether float32 holds the decayed membrane: a power of two; the rule clips at 2^23."""
-    mantissa, _ = np.frexp(population.membrane_decay)
-    return mantissa in (0.0, 0.5)
+def number_formats(
+    graph: SpikeGraph, inputs: Mapping[str, float] | None = None
+) -> dict[str, np.dtype]:
+    """In which numbers each population's input can be summed without an error.
+
+    float64 for float graphs; for whole numbers float32 where no sum can reach 2^24.
+
+    Args:
+        inputs: `largest_inputs(graph)`, where it is known.
+    """
+    if graph.arithmetic == "float":
+        return dict.fromkeys(graph.populations, np.dtype(np.float64))
+    totals = largest_inputs(graph) if inputs is None else inputs
+    return {
+        name: np.dtype(
+            np.float32
+            if total < EXACT_FLOAT32 and _holds_membranes(graph.populations[name])
+            else np.float64
+        )
+        for name, total in totals.items()
+    }
+
+
+def _holds_membranes(population: Population) -> bool:
+    """Whether float32 holds decayed membranes: by a power of two; the rule clips at 2^23."""
+    return not isinstance(population, LIF) or np.frexp(population.membrane_decay)[0] in (0.0, 0.5)
 
 
 def largest_message(population: Population) -> float:

@@ -178,6 +178,8 @@ class _Taps:
 
     def __init__(self, synapse: Conv2d, shape: Shape) -> None:
         self.shape, self.padding = shape, synapse.padding
+        self.stride, self.dilation = synapse.stride, synapse.dilation
+        self.kernel = synapse.weight.shape[2:]
         self.out = conv_output_shape(shape, synapse)
         kernel_h, kernel_w = synapse.weight.shape[2:]
         self.places = [
@@ -195,6 +197,23 @@ class _Taps:
         padded = np.zeros((rows, height + 2 * high, width + 2 * wide, channels), maps.dtype)
         padded[:, high : high + height, wide : wide + width] = maps
         return padded
+
+    @property
+    def patch(self) -> Shape:
+        """Axes of a patch: kernel rows, then the columns with their channels, in one run if they touch."""
+        (kernel_h, kernel_w), channels = self.kernel, self.shape[2]
+        touch = self.dilation[1] == 1
+        return (kernel_h, kernel_w * channels) if touch else (kernel_h, kernel_w, channels)
+
+    def patches(self, padded: np.ndarray) -> np.ndarray:
+        """A view (rows, H, W, *patch) of padded maps (rows, H', W', C): what each output looks at."""
+        padded = np.ascontiguousarray(padded)
+        rows, row, pixel, channel = padded.strides
+        steps = (rows, row * self.stride[0], pixel * self.stride[1], row * self.dilation[0])
+        inside = (channel,) if len(self.patch) == 2 else (pixel * self.dilation[1], channel)
+        return np.lib.stride_tricks.as_strided(
+            padded, (len(padded), *self.out[:2], *self.patch), (*steps, *inside), writeable=False
+        )
 
 
 def _window(synapse: Conv2d, axis: int, place: int, out: Shape) -> slice:
@@ -215,16 +234,15 @@ def _convolution(synapse: Conv2d, shape: Shape, dtype: np.dtype) -> Operator:
     def apply(messages: np.ndarray) -> np.ndarray:
         out = np.empty((len(messages), height * width * channels_out), dtype)
         maps = messages.reshape(-1, *shape)
-        shape_of_patches = (min(at_a_time, len(maps)), height, width, n_taps, channels)
+        shape_of_patches = (min(at_a_time, len(maps)), height, width, *taps.patch)
         patches = np.empty(shape_of_patches, messages.dtype)
         for start in range(0, len(maps), at_a_time):
             some = maps[start : start + at_a_time]
             if not some.any():
                 out[start : start + at_a_time] = 0
                 continue
-            padded, now = taps.pad(some), patches[: len(some)]
-            for index, (_, _, high, wide) in enumerate(taps.places):
-                now[:, :, :, index] = padded[:, high, wide]
+            now = patches[: len(some)]
+            np.copyto(now, taps.patches(taps.pad(some)))
             rows = now.reshape(-1, n_taps * channels)
             out[start : start + at_a_time] = product(rows).reshape(len(some), -1)
         return out

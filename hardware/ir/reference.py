@@ -16,9 +16,10 @@ from collections.abc import Callable, Container, Iterable, Iterator
 import numpy as np
 
 from hardware.errors import BackendError
-from hardware.ir.arithmetic import check_range, lif_step, quantise_input
+from hardware.ir.arithmetic import lif_step, quantise_input
 from hardware.ir.currents import Currents
 from hardware.ir.graph import SpikeGraph
+from hardware.ir.neurons import Neurons
 from hardware.ir.nodes import LIF, Input, Population, Readout
 from hardware.ir.synapses import AnySynapse
 from hardware.trace import SpikeTrace
@@ -107,20 +108,25 @@ def check_inputs(graph: SpikeGraph, inputs: np.ndarray) -> np.ndarray:
 
 
 def input_values(graph: SpikeGraph, population: Input, inputs: np.ndarray) -> np.ndarray:
-    """What an Input sends: (S, T, *shape) in real units, or integers in fixed point."""
+    """What an Input sends: (S, T, *shape) in real units, or integers in fixed point; read-only.
+
+    What repeats is stored once, with a stride of 0.
+    """
     samples, steps = len(inputs), graph.time_steps
+    whole = (samples, steps, *population.shape)
     if population.kind == "constant":
-        return np.ones((samples, steps, *population.shape), dtype=bool)
+        return np.broadcast_to(np.ones((1, 1, *population.shape), dtype=bool), whole)
     if population.kind == "clock":
-        tick = np.zeros((samples, steps, *population.shape), dtype=bool)
+        tick = np.zeros((1, steps, *population.shape), dtype=bool)
         tick[:, population.clock_step : population.clock_step + 1] = True
-        return tick
-    inputs = np.broadcast_to(inputs, (samples, steps, *population.shape))
+        return np.broadcast_to(tick, whole)
     if population.kind == "binary":
         if not np.isin(inputs, (0, 1)).all():
             raise BackendError(f"input '{population.name}' is binary; got values besides 0 and 1")
-        return inputs.astype(bool)
-    return quantise_input(population, inputs) if graph.arithmetic == "fixed" else inputs
+        inputs = inputs.astype(bool)
+    elif graph.arithmetic == "fixed":
+        inputs = quantise_input(population, inputs)
+    return np.broadcast_to(inputs, whole)
 
 
 def to_logits(graph: SpikeGraph, currents: np.ndarray) -> np.ndarray:
@@ -170,10 +176,9 @@ class _Runner:
         current = self.current(name, values, shape)
         if self.loops[name]:
             return self._with_loops(name, current)
-        if self.fixed:
-            check_range(population, current)
+        self.currents.check(name, current)
         if isinstance(population, LIF):
-            return lif_window(population, current, fixed=self.fixed)
+            return lif_window(self.currents.neurons[name], current)
         return self._graded(population, current)
 
     def current(
@@ -184,15 +189,25 @@ class _Runner:
         for synapse in self.graph.incoming(name):
             if synapse.source != name:
                 arriving = self.deliver(synapse, values[synapse.source])
-                current = arriving if current is None else np.add(current, arriving, out=current)
+                if current is None:
+                    current = arriving if arriving.flags.writeable else arriving.copy()
+                else:
+                    current += arriving
         if current is None:
             return np.zeros(shape, self.dtypes[name])
         return current.reshape(shape)
 
     def deliver(self, synapse: AnySynapse, sent: np.ndarray) -> np.ndarray:
-        """(S, T, *source shape) messages -> (S, T, n_target) currents, in an array of its own."""
-        flat = sent.reshape(sent.shape[0] * sent.shape[1], *sent.shape[2:])
-        return self.currents.deliver(synapse, flat).reshape(*sent.shape[:2], -1)
+        """(S, T, *source shape) messages -> (S, T, n_target) currents.
+
+        In an array of its own; read-only where the messages repeat, which are delivered once.
+        """
+        once = sent[tuple(slice(0, 1) if n == 0 else slice(None) for n in sent.strides[:2])]
+        flat = once.reshape(once.shape[0] * once.shape[1], *once.shape[2:])
+        currents = self.currents.deliver(synapse, flat).reshape(*once.shape[:2], -1)
+        if once.shape == sent.shape:
+            return currents
+        return np.broadcast_to(currents, (*sent.shape[:2], currents.shape[-1]))
 
     def _graded(self, population: Population, current: np.ndarray) -> np.ndarray:
         if isinstance(population, Readout):
@@ -209,15 +224,14 @@ class _Runner:
         v = np.zeros(population.shape, self.dtypes[name])
         for step in range(len(current) * steps):
             if step % steps == 0:
-                v = np.zeros_like(v)
+                v[...] = 0
             now = current[step // steps, step % steps]
             for synapse in self.loops[name]:
                 sent = stream[longest + step - synapse.delay]
-                now = now + self.deliver(synapse, sent[None, None]).reshape(population.shape)
-            if self.fixed:
-                check_range(population, now)
+                now += self.deliver(synapse, sent[None, None]).reshape(population.shape)
+            self.currents.check(name, now)
             if isinstance(population, LIF):
-                _, stream[longest + step], v = lif_step(population, v, now, fixed=self.fixed)
+                self.currents.neurons[name].step(v, now, stream[longest + step])
             else:
                 stream[longest + step] = now
         self.in_flight[name] = stream[-longest:]
@@ -239,18 +253,20 @@ def membranes(graph: SpikeGraph, spikes: dict[str, np.ndarray], name: str) -> np
     runner = _Runner(graph)
     current = runner.current(name, spikes, (*first.shape[:2], *population.shape))
     membrane = np.empty_like(current)
-    lif_window(population, current, fixed=runner.fixed, membrane=membrane)
+    v = np.zeros_like(current[:, 0])
+    for t in range(current.shape[1]):
+        u, _, v = lif_step(population, v, current[:, t], fixed=runner.fixed)
+        membrane[:, t] = u
     return membrane
 
 
-def lif_window(
-    population: LIF, current: np.ndarray, *, fixed: bool, membrane: np.ndarray | None = None
-) -> np.ndarray:
-    """Spikes (S, T, *shape) of one window; the membranes before the reset go into `membrane`."""
+def lif_window(neurons: Neurons, current: np.ndarray) -> np.ndarray:
+    """Spikes (S, T, *shape) of one window; `current` is used up."""
     spikes = np.empty(current.shape, dtype=bool)
+    if neurons.is_memoryless:
+        neurons.forget(current, spikes)
+        return spikes
     v = np.zeros_like(current[:, 0])
     for t in range(current.shape[1]):
-        u, spikes[:, t], v = lif_step(population, v, current[:, t], fixed=fixed)
-        if membrane is not None:
-            membrane[:, t] = u
+        neurons.step(v, current[:, t], spikes[:, t])
     return spikes

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from hardware.ir.arithmetic import check_range, lif_step
 from hardware.ir.currents import Currents
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout
@@ -102,14 +101,13 @@ class Stepper:
             now = current[row : row + 1]
             for loop in loops:
                 heard = self._past[name].before(loop.delay)[row : row + 1]
-                now = now + self.currents.deliver(loop, heard).reshape(now.shape)
+                now += self.currents.deliver(loop, heard).reshape(now.shape)
             self._send(population, now, sent[row : row + 1], self.step + row)
 
     def _send(
         self, population: Population, current: np.ndarray, sent: np.ndarray, first: int
     ) -> None:
-        if self.currents.fixed:
-            check_range(population, current)
+        self.currents.check(population.name, current)
         if isinstance(population, LIF):
             self._fire(population, current, sent, first)
         else:
@@ -117,9 +115,9 @@ class Stepper:
 
     def _fire(self, population: LIF, current: np.ndarray, sent: np.ndarray, first: int) -> None:
         """Spikes of consecutive steps; equal steps of different windows are computed at once."""
-        fixed, length = self.currents.fixed, self.graph.time_steps
-        if population.membrane_decay == 0.0:
-            sent[:] = lif_step(population, np.zeros_like(current), current, fixed=fixed)[1]
+        neurons, length = self.currents.neurons[population.name], self.graph.time_steps
+        if neurons.is_memoryless:
+            neurons.forget(current, sent)
             return
         phase = (first - self.graph.depth[population.name]) % length
         windows = (phase + len(current) - 1) // length + 1
@@ -132,7 +130,7 @@ class Stepper:
             if begin < len(current):
                 window = (phase + begin) // length
                 these = slice(window, window + len(current[now]))
-                _, sent[now], v[these] = lif_step(population, v[these], current[now], fixed=fixed)
+                neurons.step(v[these], current[now], sent[now])
         self._membranes[population.name] = v[-1]
 
 
