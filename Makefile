@@ -10,12 +10,13 @@ TORTURED := tests/unit/test_files.py tests/unit/test_serialize.py tests/unit/tes
 	tests/end_to_end/test_supervisor.py tests/end_to_end/test_many_runs.py \
 	tests/end_to_end/test_exact_resume.py
 
-.PHONY: help setup demo test lint types imports check torture clean
+.PHONY: help setup demo test docs lint types imports check torture clean
 
 help:
 	@echo "make demo     set up, then the whole chain on real images (report in $(DEMO_DIR)/report.html)"
 	@echo "make test     set up, then the tests (WORKERS=2 at a time)"
 	@echo "make check    lint, types, import rules"
+	@echo "make docs     the documentation site, notebooks run (build/docs/index.html)"
 	@echo "make torture  the fault tests with large counts (TORTURE=20000 TRIALS=100)"
 
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile
@@ -33,6 +34,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 lint: setup
 	$(BIN)/ruff check .

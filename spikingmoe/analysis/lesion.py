@@ -30,7 +30,7 @@ def lesion(
     after an exception.
 
     Args:
-        targets: names as in `list_targets` (with `*`), or `Target`s.
+        targets: names as in `list_targets` (with `*`), or each a `Target`.
         reroute: for single experts; a whole mixture has nobody to go to.
 
     Raises:
