@@ -73,7 +73,7 @@ class Trials:
         self.optuna = require_optuna()
         self.settings, self.out, self.url = settings, out, url
         self.storage = _open_storage(self.optuna, out, url)
-        self.host = socket.gethostname()
+        self.place = f"{socket.gethostname()}:{out.resolve()}"  # whose locks this process sees
         try:
             self.study: optuna.Study = self.optuna.create_study(
                 study_name=STUDY,
@@ -152,12 +152,14 @@ class Trials:
         again = trial.state == states.RUNNING
         if trial.state.is_finished():
             return None
-        if again and self.url and trial.user_attrs.get("host") not in (None, self.host):
+        if again and self.url and trial.user_attrs.get("place") != self.place:
             return None  # alive, as long as its heart beats
         identity = self._identity(number)
         if not again and not self.storage.set_trial_state_values(identity, states.RUNNING):
             return None  # a worker elsewhere was quicker
-        self.storage.set_trial_user_attr(identity, "host", self.host)
+        if self.url:
+            self.storage.record_heartbeat(identity)
+        self.storage.set_trial_user_attr(identity, "place", self.place)
         values = dict(trial.params)
         seed = values.pop("seed", None)
         seeds = self.settings.seeds if seed is None else (int(seed),)
@@ -182,7 +184,7 @@ class Trials:
                 point = point_from(trial.params)
                 if is_allowed(point, self.settings.base):
                     held.enter_context(claim(self.out, f"trial-{trial.number}", wait=True))
-                    trial.set_user_attr("host", self.host)
+                    trial.set_user_attr("place", self.place)
                     held.enter_context(self._beating(trial.number))
                     return Claimed(trial.number, point, self.settings.seeds, False)
                 self.study.tell(trial, state=states.PRUNED)
@@ -191,13 +193,16 @@ class Trials:
     def finish(self, claimed: Claimed, records: list[StudyRecord]) -> None:
         """Keep the records with the trial and end it: complete, or failed if a training failed."""
         identity = self._identity(claimed.number)
-        self.storage.set_trial_user_attr(identity, "records", [r.as_dict() for r in records])
         values = objectives(records, self.settings)
-        states = self.optuna.trial.TrialState
-        if values is None:
-            self.study.tell(claimed.number, state=states.FAIL)
-        else:
-            self.study.tell(claimed.number, list(values))
+        try:
+            self.storage.set_trial_user_attr(identity, "records", [r.as_dict() for r in records])
+            if values is None:
+                self.study.tell(claimed.number, state=self.optuna.trial.TrialState.FAIL)
+            else:
+                self.study.tell(claimed.number, list(values))
+        except (self.optuna.exceptions.UpdateFinishedTrialError, ValueError):
+            # Stopped for so long that it was taken for dead: it is queued anew, and its record is there.
+            return
 
     def give_up(self, claimed: Claimed, reason: str) -> None:
         """End a trial that broke off by a mistake."""

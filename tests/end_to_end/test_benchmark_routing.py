@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.routing import main
 from benchmarks.epoch_clock import EpochClock
 from benchmarks.locks import claim
+from benchmarks.routing import main
 from benchmarks.routing_experiment import Job
 
 ROOT = Path(__file__).parents[2]
