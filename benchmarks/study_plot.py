@@ -30,6 +30,7 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     priced = [row for row in rows if table in row.energy_pj]
     if not priced:
@@ -81,6 +82,8 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
         zorder=0,
     )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xlabel(f"estimated energy per image, nJ ({table}; simulated counts, not measured)")
     axes.set_ylabel("test accuracy, %")
     means = [100 * row.test.mean for row in rows]
@@ -100,7 +103,8 @@ def short_name(row: Row) -> str:
         words += [f"E{point.experts}", f"K{point.top_k}"]
         words += [] if point.routing == "top_k" else [point.routing]
     words += [] if point.attention == "qk" else [point.attention]
-    return " ".join([*words, *([row.precision] if row.precision != "8 bits" else [])])
+    words += [row.precision] if row.precision != "8 bits" else []
+    return " ".join(words) + f" (n={len(row.seeds)})"
 
 
 def _bars(interval: Interval, scale: float) -> list[list[float]] | None:

@@ -171,6 +171,8 @@ def notes(
         "8 bits, 4 bits: the spiking network in fixed point with calibrated weights (no tuning); the "
         "quantised twin has activations of ceil(log2(T + 1)) bits and weights rounded to 8 bits; synops of "
         "networks without spikes are multiply-accumulates",
+        "the spiking networks pay for their residual stream (graded relays), the twins without spikes do not: "
+        "their additions and the transport of the stream are not counted",
         "ratios: the mixture's figure over the twin's, paired by seed; below 1 the mixture is cheaper",
         "spikes per connection: accumulates per image over the multiply-accumulates of the quantised twin "
         "without its first layer; break-even: the rate at which both cost the same if graded messages and "
