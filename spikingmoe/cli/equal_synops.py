@@ -20,7 +20,7 @@ from spikingmoe.sizes import width_step
 from spikingmoe.train.checkpoint import Run
 
 TOLERANCE = 0.05  # relative
-MOST_TRAININGS = 3
+MOST_TRAININGS = 4
 IMAGES = 64
 FILE = "widths.json"
 COSTS = "horowitz45"  # any table: operations alone are used
@@ -68,7 +68,7 @@ def search_width(
     measure: Callable[[int], float],
     tried: tuple[tuple[int, float], ...] = (),
 ) -> tuple[tuple[int, float], ...]:
-    """(width, operations) of each width that was measured; stops within 5 %, or after 3.
+    """(width, operations) of each width that was measured; stops within 5 %, or after 4.
 
     Args:
         first: the first width. slope: operations per unit of width that it assumes.
