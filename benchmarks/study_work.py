@@ -115,7 +115,7 @@ def end(children: list[subprocess.Popen[bytes]]) -> None:
     """Interrupt what still runs, wait for the steps to be kept, and kill who takes too long."""
     for child in children:
         if child.poll() is None:
-            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)  # SIGINT is ignored by what a shell put behind
     until = time.monotonic() + END_S
     for child in children:
         try:
