@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folde
 import torch
 
 from benchmarks.harness import Report, print_table
+from benchmarks.intervals import RULE
 from benchmarks.routing_answer import AGAINST, answer_of
 from benchmarks.routing_experiment import (
     Experiment,
@@ -33,7 +34,6 @@ from benchmarks.routing_experiment import (
 from benchmarks.routing_plot import draw
 from benchmarks.routing_record import Record
 from benchmarks.routing_runs import check_all, work
-from benchmarks.routing_statistics import RULE
 from benchmarks.routing_table import (
     accuracy_columns,
     cells,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from benchmarks.routing_record import Record, Synops
-from benchmarks.routing_statistics import (
+from benchmarks.intervals import (
     Comparison,
     Interval,
     compare,
@@ -17,6 +16,7 @@ from benchmarks.routing_statistics import (
     interpolation_weights,
     t_interval,
 )
+from benchmarks.routing_record import Record, Synops
 from benchmarks.routing_variants import DENSE, DENSE_PARAMETERS, VARIANTS, Variant
 from spikingmoe.analysis.effects import wilson_interval
 

@@ -7,16 +7,13 @@ OUT/locks/VARIANT-seedN.lock    held by the process that works on that run
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.routing_record import Record, read_record
 from benchmarks.routing_variants import VARIANTS, Variant, same_as
-from hardware.errors import FileError
 from hardware.files import write_json
 from spikingmoe.config import ModelConfig, TrainConfig, model_config, train_config
 
@@ -147,28 +144,3 @@ def finished(out: Path, job: Job, experiment: Experiment) -> Record | None:
             f"'{job.variant}' has now; use another --out, or delete this folder"
         )
     return record
-
-
-@contextmanager
-def claim(out: Path, job: Job) -> Iterator[bool]:
-    """Whether this process may work on a run; the claim ends with the block, or with the process.
-
-    The kernel holds the lock (`flock`), so a process that dies, however it dies, keeps none. The
-    empty lock file stays: to delete it would let two processes lock two files of one name.
-
-    Raises:
-        FileError: the lock file cannot be made.
-    """
-    path = out / "locks" / f"{job}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise FileError(f"{path}: cannot be made ({error.strerror}); use another --out") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

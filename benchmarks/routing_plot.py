@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.intervals import Comparison, Interval
 from benchmarks.routing_answer import EQUAL_SYNOPS, Row
-from benchmarks.routing_statistics import Comparison, Interval
 from benchmarks.routing_variants import FAMILIES
 
 #: Okabe and Ito's colours, told apart by colour-blind eyes too; the dense twins are black.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from benchmarks.routing_experiment import Experiment, Job, claim, finished, run_folder
+from benchmarks.epoch_clock import EpochClock
+from benchmarks.locks import claim
+from benchmarks.routing_experiment import Experiment, Job, finished, run_folder
 from benchmarks.routing_measures import active_parameters, answer, expert_figures, measure_synops
 from benchmarks.routing_record import Record, pack_right
 from benchmarks.routing_variants import VARIANTS
@@ -69,7 +69,7 @@ def work(
         say(f"{len(jobs) - len(open_jobs)} of {len(jobs)} runs are there already")
     broken = []
     for job in open_jobs:
-        with claim(out, job) as mine:
+        with claim(out, str(job)) as mine:
             if not mine:
                 say(f"{job}: another process works on it")
             elif finished(out, job, experiment) is None:
@@ -135,39 +135,6 @@ def measure(run: Run, data: ImageData, synops_images: int, job: Job, seconds: fl
         synops_images=synops_images,
         train_seconds=seconds,
     )
-
-
-class EpochClock:
-    """Seconds per epoch, kept in a file so that an interruption does not lose them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.seconds: dict[int, float] = {}
-        for line in path.read_text().splitlines() if path.exists() else []:
-            with suppress(ValueError):  # the end of a line that a killed process began
-                entry = json.loads(line)
-                self.seconds[int(entry["epoch"])] = float(entry["seconds"])
-        self.last = time.perf_counter()
-
-    def tick(self, epoch: int) -> None:
-        """An epoch has ended (one that an earlier process ended is told once more, and kept)."""
-        now = time.perf_counter()
-        if epoch not in self.seconds:
-            self.seconds[epoch] = now - self.last
-            with self.path.open("a") as file:
-                file.write(
-                    json.dumps({"epoch": epoch, "seconds": round(now - self.last, 3)}) + "\n"
-                )
-        self.last = now
-
-    @property
-    def per_epoch(self) -> float:
-        """Mean seconds per epoch."""
-        return statistics.fmean(self.seconds.values()) if self.seconds else 0.0
-
-    def total(self, epochs: int) -> float:
-        """Seconds of `epochs` epochs; those that were not kept count as the mean."""
-        return self.per_epoch * epochs
 
 
 def check_all(experiment: Experiment, jobs: Sequence[Job], data: ImageData) -> None:

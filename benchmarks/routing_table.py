@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from benchmarks.intervals import RULE, Comparison, Interval
 from benchmarks.routing_answer import AGAINST, EQUAL_SYNOPS, NEAREST, Answer, Row
-from benchmarks.routing_statistics import RULE, Comparison, Interval
 from benchmarks.routing_variants import DENSE, DENSE_PARAMETERS
 
 SHOWN = 12  # missing runs named in the notes; the JSON file has all

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from spikingmoe.config import ModelConfig, TrainConfig, dense_twin, unknown
-from spikingmoe.sizes import count_parameters
+from spikingmoe.sizes import equal_parameters_width
 
 DENSE = "dense_1x"  # one expert's width: about the mixture's synaptic operations, experts part
 DENSE_PARAMETERS = "dense_params"
@@ -45,17 +45,6 @@ class Variant:
             return self.model(base), self.train(settings)
         except ValueError as error:
             raise ValueError(f"variant '{self.name}': {error}") from None
-
-
-def equal_parameters_width(base: ModelConfig) -> int:
-    """The MLP width at which the dense twin's parameters are closest to the mixture's.
-
-    They are affine in the width, so two models tell all. With earlier stages, a width they can halve.
-    """
-    step = 2 ** len(base.early_depths)
-    one, two = (count_parameters(dense_twin(base, mlp_width=k * step)).total for k in (1, 2))
-    steps = round((count_parameters(base).total - one) / (two - one)) + 1
-    return max(1, steps) * step
 
 
 def _dense(share: float) -> Callable[[ModelConfig], ModelConfig]:

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import torch
 
-from spikingmoe.config import ModelConfig
+from spikingmoe.config import ModelConfig, dense_twin
 from spikingmoe.layers.expert import Experts
 from spikingmoe.layers.prompt import opponent_channels
 from spikingmoe.model import SpikingTransformer
@@ -67,6 +67,22 @@ def count_parameters(config: ModelConfig) -> Parameters:
     experts = {id(p): p for m in model.modules() if isinstance(m, Experts) for p in m.parameters()}
     per_expert = sum(p.numel() for p in experts.values()) // config.num_experts
     return Parameters(total, total - (config.num_experts - config.top_k) * per_expert)
+
+
+def equal_parameters_width(config: ModelConfig) -> int:
+    """The MLP width at which the dense twin's parameters are closest to the mixture's.
+
+    They are affine in the width, so two models tell all. With earlier stages, a width they can halve.
+    """
+    step = width_step(config)
+    one, two = (count_parameters(dense_twin(config, mlp_width=k * step)).total for k in (1, 2))
+    steps = round((count_parameters(config).total - one) / (two - one)) + 1
+    return max(1, steps) * step
+
+
+def width_step(config: ModelConfig) -> int:
+    """Widths of the last stage come in multiples of this: each earlier stage halves them."""
+    return 2 ** len(config.early_depths)
 
 
 def estimate_synops(config: ModelConfig, rate: float = DEFAULT_RATE) -> SynopEstimate:

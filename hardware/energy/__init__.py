@@ -5,6 +5,7 @@ from hardware.energy.band import Band
 from hardware.energy.costs import Cost, CostTable, MemoryCost, StaticPower
 from hardware.energy.counts import OperationCounter, count_operations
 from hardware.energy.operations import Operation
+from hardware.energy.quantised import QuantisedLayer, quantised_energy
 from hardware.energy.report import EnergyReport, estimate, price
 from hardware.energy.table_file import read_table
 from hardware.energy.tables import COST_TABLES, get_table
@@ -21,11 +22,13 @@ __all__ = [
     "Operation",
     "OperationCounter",
     "OperationCounts",
+    "QuantisedLayer",
     "StaticPower",
     "ann_energy",
     "count_operations",
     "estimate",
     "get_table",
     "price",
+    "quantised_energy",
     "read_table",
 ]

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from hardware.energy.band import Band
 from hardware.energy.operations import BASIC, PLACED, REFINES, Operation
+from hardware.energy.quantised_costs import QuantisedCosts
 from hardware.energy.tally import Tally
 from hardware.errors import HardwareError
 
@@ -164,6 +165,7 @@ class CostTable:
         caveats: what a reader of the number must know.
         prices_ann: whether its multiply-accumulate is an arithmetic unit's, so that it also prices
             a non-spiking network.
+        quantised: prices of a quantised non-spiking network; None for a table without.
         chip: the chip that it prices a layout on; None for a table that needs no layout.
         static: static power; it is reported beside the sum of the operations, never in it.
 
@@ -180,6 +182,7 @@ class CostTable:
     not_priced: Mapping[Operation, str]
     caveats: tuple[str, ...] = ()
     prices_ann: bool = False
+    quantised: QuantisedCosts | None = None
     chip: str | None = None
     static: StaticPower | None = None
 

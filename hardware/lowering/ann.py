@@ -1,18 +1,22 @@
-"""Multiply-accumulates of the non-spiking ReLU twin, counted while it runs."""
+"""Multiply-accumulates of the non-spiking twins, counted while they run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardware.energy.ann import AnnLayer
+from hardware.energy.quantised import QuantisedLayer
 from hardware.errors import HardwareError
 from spikingmoe.layers.attention import HeadProducts, QKAttention, SDSAttention
 from spikingmoe.layers.neuron import And
 from spikingmoe.model import SpikingTransformer
+
+FIRST_AND_LAST, FIRST_AND_LAST_BITS = ("stem.convs.0.conv", "head"), 8
 
 
 @torch.no_grad()
@@ -31,21 +35,77 @@ def count_ann_layers(model: SpikingTransformer, images: Tensor) -> list[AnnLayer
         raise HardwareError(
             "count_ann_layers needs a model with neuron='relu'; count spikes instead"
         )
-    counts: dict[str, list[float]] = {}
-    handles = []
-    for name, module in model.named_modules():
-        for watched, counter in _counters(module):
-            handles.append(watched.register_forward_hook(_hook(_part(name), counter, counts)))
+    parts: dict[str, list[float]] = {}
+    for name, watched in _count(model, images).items():
+        total = parts.setdefault(_part(name), [0.0, 0.0])
+        total[0] += watched.macs
+        total[1] += watched.nonzero_macs
+    n = len(images)
+    return [
+        AnnLayer(name=part, macs=macs / n, nonzero_macs=nonzero / n)
+        for part, (macs, nonzero) in parts.items()
+    ]
+
+
+@torch.no_grad()
+def count_quantised_layers(model: SpikingTransformer, images: Tensor) -> list[QuantisedLayer]:
+    """What each layer of a quantised twin computes per image, counted as `count_ann_layers` does.
+
+    The image, and what the head reads (a mean over tokens), count as 8 bits.
+
+    Args:
+        images: (B, C, height, width), or event frames (B, T, C, height, width).
+
+    Raises:
+        HardwareError: the model has another neuron than "quantised_relu".
+    """
+    bits, n = model.config.activation_bits, len(images)
+    if not bits:
+        raise HardwareError(
+            f"count_quantised_layers needs neuron='quantised_relu', got {model.config.neuron!r}"
+        )
+    modules = dict(model.named_modules())
+    return [
+        QuantisedLayer(
+            name=name,
+            part=_part(name),
+            macs=found.macs / n,
+            nonzero_macs=found.nonzero_macs / n,
+            activation_bits=FIRST_AND_LAST_BITS if name in FIRST_AND_LAST else bits,
+            weights=weight.numel()
+            if (weight := getattr(modules[name], "weight", None)) is not None
+            else 0,
+            inputs=found.inputs / n,
+            outputs=found.outputs / n,
+        )
+        for name, found in _count(model, images).items()
+    ]
+
+
+@dataclass
+class Watched:
+    """Sums over images of one module."""
+
+    macs: float = 0.0
+    nonzero_macs: float = 0.0
+    inputs: float = 0.0
+    outputs: float = 0.0
+
+
+def _count(model: SpikingTransformer, images: Tensor) -> dict[str, Watched]:
+    """By module, in the order in which they run."""
+    counts: dict[str, Watched] = {}
+    handles = [
+        watched.register_forward_hook(_hook(name, counter, counts))
+        for name, module in model.named_modules()
+        for watched, counter in _counters(module)
+    ]
     try:
         model.eval()(images.transpose(0, 1) if images.ndim == 5 else images)
     finally:
         for handle in handles:
             handle.remove()
-    n = len(images)
-    return [
-        AnnLayer(name=name, macs=macs / n, nonzero_macs=nonzero / n)
-        for name, (macs, nonzero) in counts.items()
-    ]
+    return counts
 
 
 Counter = Callable[[nn.Module, tuple[Tensor, ...], Tensor], tuple[float, float]]
@@ -74,11 +134,14 @@ def _part(name: str) -> str:
     return words[2] if words[0] == "blocks" else words[0]
 
 
-def _hook(part: str, counter: Counter, counts: dict[str, list[float]]):
+def _hook(name: str, counter: Counter, counts: dict[str, Watched]):
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        total = counts.setdefault(part, [0.0, 0.0])
-        for index, count in enumerate(counter(module, inputs, output)):
-            total[index] += count
+        total = counts.setdefault(name, Watched())
+        macs, nonzero = counter(module, inputs, output)
+        total.macs += macs
+        total.nonzero_macs += nonzero
+        total.inputs += sum(x.numel() for x in inputs)
+        total.outputs += output.numel()
 
     return hook
 

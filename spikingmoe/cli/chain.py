@@ -16,23 +16,22 @@ from hardware.errors import FileError
 from hardware.ir.graph import SpikeGraph
 from spikingmoe.cli.console import progress
 from spikingmoe.cli.training_progress import training_progress
-from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, dense_twin, relu_twin
+from spikingmoe.config import ModelConfig, RunOptions, TrainConfig
 from spikingmoe.data import load_data, load_data_for
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.train.bundled import bundled_file
-from spikingmoe.train.checkpoint import Run, load_run, newest_valid
+from spikingmoe.train.checkpoint import Run, load_run
 from spikingmoe.train.fit import train
 
 MOST_IMAGES = 512  # without a wish: the reference takes a few minutes for more
-TWINS = {"dense": dense_twin, "relu": relu_twin}
 MOE = "moe"
 
 
 def model_name(run: Run) -> str:
-    """What a run is called beside its twins: moe, dense or relu."""
+    """What a run is called beside its twins: moe, dense, relu or quantised_relu."""
     if not run.model_config.is_spiking:
-        return "relu"
+        return run.model_config.neuron
     return "dense" if run.model_config.routing == "dense" else MOE
 
 
@@ -140,25 +139,3 @@ def train_run(
     torch.set_num_threads(settings.threads)
     with training_progress(title, settings.epochs) as watch:
         return train(config, settings, data, out, resume=resume, options=options, watch=watch)
-
-
-def load_twins(run: Run, folder: Path, data: ImageData, *, make: bool) -> dict[str, Run]:
-    """The dense and the ReLU twin of a mixture, trained by the run's own recipe if `make`."""
-    twins: dict[str, Run] = {}
-    if run.model_config.routing == "dense":
-        return twins
-    for name, twin_of in TWINS.items():
-        out = folder / name
-        config = twin_of(run.model_config)
-        if make:
-            twins[name] = train_run(
-                config,
-                run.train_config,
-                data.in_steps(config.time_steps),
-                out,
-                resume=True,
-                title=f"{name} twin",
-            )
-        elif newest_valid(out) is not None:
-            twins[name] = load_run(out)
-    return twins

@@ -89,7 +89,8 @@ def add_images(parser: jsonargparse.ArgumentParser) -> None:
 def add_twins(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "--twins",
-        type=bool,
-        default=True,
-        help="train the dense and the ReLU twin if RUN/twins lacks them (true)",
+        type=str,
+        default="true",
+        help="train these if RUN/twins lacks them: true (dense,relu), false, or names with commas: dense, "
+        "relu, dense_params, dense_synops, quantised_relu (true)",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import Clock, check_time_limit, load_twins, model_name, train_run
+from spikingmoe.cli.chain import Clock, check_time_limit, model_name, train_run
 from spikingmoe.cli.comparison import accuracies, verify_run
 from spikingmoe.cli.console import say, show_table
 from spikingmoe.cli.metrics import (
@@ -21,24 +21,26 @@ from spikingmoe.cli.metrics import (
 )
 from spikingmoe.cli.report import make_facts, write_report
 from spikingmoe.cli.train import configurations
+from spikingmoe.cli.twins import chosen_twins, load_twins, tables_for
 from spikingmoe.cli.verify import show_verification
 from spikingmoe.data import load_data
 from spikingmoe.report.findings import main_table
 
-TABLES = ["horowitz45", "loihi1"]
+TABLES = ["loihi1"]  # beside those that price the twins
 
 
 def run(args: Namespace) -> int:
     """Train, lower, run on Lava, verify, estimate energy, report; exit code 1 if spikes differ."""
     started = time.perf_counter()
     check_time_limit(args.time_limit)
+    twin_names = chosen_twins(args.twins)
     config, settings = configurations(args, "digits", "digits")
     data, out, clock = load_data("digits"), Path(args.out or "demo"), Clock()
     data.test.first(args.samples)
     with clock.stage("train"):
         trained = train_run(config, settings, data, out, resume=args.resume, title="mixture")
     with clock.stage("twins"):
-        twins = load_twins(trained, out / "twins", data, make=True)
+        twins = load_twins(trained, out / "twins", data, make=twin_names)
     runs = {model_name(trained): trained, **twins}
     verified = verify_run(
         trained,
@@ -49,7 +51,7 @@ def run(args: Namespace) -> int:
         keep=len(data.test),
     )
     with clock.stage("energy"):
-        energy = energy_metrics(runs, data.test, TABLES, verified.counts)
+        energy = energy_metrics(runs, data.test, [*tables_for(twins), *TABLES], verified.counts)
     accuracy = accuracies(verified, data.test, args.samples)
     accuracy["twins"] = {name: test_accuracy(twin, data) for name, twin in twins.items()}
     graph = replace(verified.fixed_graph, notes={**verified.fixed_graph.notes, "data": data.name})

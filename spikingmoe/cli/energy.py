@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jsonargparse import Namespace
 
+from hardware.energy import CostTable
 from hardware.lowering import lower
 from spikingmoe.cli.chain import (
-    load_twins,
     model_name,
     open_data,
     open_run,
@@ -16,25 +16,24 @@ from spikingmoe.cli.chain import (
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.cli.cost_tables import open_tables
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
+from spikingmoe.cli.twins import as_it_runs, chosen_twins, load_twins
+from spikingmoe.train.checkpoint import Run
 
 
 def run(args: Namespace) -> int:
     """Counts times cost tables, for the run and its twins."""
-    tables = open_tables(args.costs)
-    trained = open_run(args.run)
+    tables, twin_names = open_tables(args.costs), chosen_twins(args.twins)
+    trained = as_it_runs(open_run(args.run))
     if trained.model_config.is_spiking:
         lower(trained.model)  # refuses what cannot be lowered before twins are trained
-    elif unpriced := [table.name for table in tables if not table.prices_ann]:
-        raise ValueError(
-            f"{args.run}: is a ReLU network, which cost table '{unpriced[0]}' has no price for; "
-            "use --costs horowitz45"
-        )
+    else:
+        _check_priced(args.run, trained, tables)
     data = open_data(trained, args)
     split = test_images(data, args.images)
     out = output_folder(args.out, trained.folder / "energy")
     runs = {
         model_name(trained): trained,
-        **load_twins(trained, trained.folder / "twins", data, make=args.twins),
+        **load_twins(trained, trained.folder / "twins", data, make=twin_names),
     }
     metrics = energy_metrics(runs, split, tables, None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}
@@ -51,6 +50,20 @@ def run(args: Namespace) -> int:
     }
     say(f"metrics: {write_metrics(out, metrics)}")
     return 0
+
+
+def _check_priced(name: str, run: Run, tables: list[CostTable]) -> None:
+    """ValueError for a table that has no price for this network without spikes."""
+    what, fits = "a ReLU network", {t.name: t.prices_ann for t in tables}
+    use = "horowitz45"
+    if run.model_config.activation_bits:
+        what, fits = "a quantised network", {t.name: t.quantised is not None for t in tables}
+        use = "horowitz45-int"
+    for table, priced in fits.items():
+        if not priced:
+            raise ValueError(
+                f"{name}: is {what}, which cost table '{table}' has no price for; use --costs {use}"
+            )
 
 
 def show_energy(metrics: dict, accuracy: dict[str, float], costs: str) -> None:
@@ -76,8 +89,9 @@ def show_energy(metrics: dict, accuracy: dict[str, float], costs: str) -> None:
         ["model", "test accuracy", "synaptic operations", "energy", "low .. high"],
         rows,
     )
-    if "relu" in reports:
-        say("relu: multiply-accumulates in place of synaptic operations")
+    for name in ("relu", "quantised_relu"):
+        if name in reports:
+            say(f"{name}: multiply-accumulates in place of synaptic operations")
     first = next(iter(reports.values()))
     show_table(
         f"parts of {next(iter(reports))}",

@@ -128,7 +128,7 @@ def energy_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--costs",
         default="horowitz45",
-        help="cost tables, a list with commas: horowitz45, loihi1, loihi1-fitted, lemaire, yan, or a "
+        help="cost tables, a list with commas: horowitz45, horowitz45-int, loihi1, loihi1-fitted, lemaire, yan, or a "
         "YAML file of your own (horowitz45)",
     )
     add_twins(parser)

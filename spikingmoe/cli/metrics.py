@@ -17,12 +17,13 @@ from hardware.energy import (
     ann_energy,
     get_table,
     price,
+    quantised_energy,
 )
 from hardware.files import write_json
 from hardware.ir.graph import SpikeGraph
 from hardware.loihi.mapping import map_graph
 from hardware.lowering import lower
-from hardware.lowering.ann import count_ann_layers
+from hardware.lowering.ann import count_ann_layers, count_quantised_layers
 from hardware.passes.pipeline import prepare
 from hardware.simulate import simulate, simulate_batches
 from hardware.trace import SpikeTrace
@@ -45,6 +46,10 @@ def energy_of(
     known = [get_table(table) if isinstance(table, str) else table for table in tables]
     if not run.model_config.is_spiking:
         images = split.in_steps(run.model_config.time_steps).images
+        if run.model_config.activation_bits:
+            quantised = count_quantised_layers(run.model, images)
+            priced = [table for table in known if table.quantised is not None]
+            return {t.name: quantised_energy(quantised, t, samples=len(split)) for t in priced}
         layers = count_ann_layers(run.model, images)
         priced = [table for table in known if table.prices_ann]
         return {table.name: ann_energy(layers, table, samples=len(split)) for table in priced}

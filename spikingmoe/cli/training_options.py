@@ -12,6 +12,7 @@ from spikingmoe.cli.common_options import (
     add_out,
     add_run_options,
     add_samples,
+    add_twins,
     new_parser,
 )
 from spikingmoe.config import ModelConfig, TrainConfig
@@ -69,6 +70,7 @@ def demo_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     add_out(parser, "demo")
     parser.add_argument("--resume", action="store_true", help="keep what an earlier demo trained")
     add_samples(parser, 64)
+    add_twins(parser)
     for name in ("epochs", "seed", "num_experts", "top_k", "hold"):
         cls = TrainConfig if name in ("epochs", "seed") else ModelConfig
         names = {f.name for f in fields(cls)}

@@ -9,7 +9,6 @@ from hardware.verify import Comparison
 from spikingmoe.cli.chain import (
     Clock,
     check_time_limit,
-    load_twins,
     model_name,
     open_data,
     open_run,
@@ -19,11 +18,13 @@ from spikingmoe.cli.chain import (
 from spikingmoe.cli.comparison import Verified, accuracies, verify_run
 from spikingmoe.cli.console import percent, say, show_table
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
+from spikingmoe.cli.twins import chosen_twins, load_twins, tables_for
 
 
 def run(args: Namespace) -> int:
     """Compare torch, the reference and Lava; exit code 1 if anything differs."""
     check_time_limit(args.time_limit)
+    twin_names = chosen_twins(args.twins)
     trained = open_run(args.run)
     lower(trained.model)  # refuses what cannot be lowered before twins are trained
     data = open_data(trained, args)
@@ -32,13 +33,13 @@ def run(args: Namespace) -> int:
     out = output_folder(args.out, trained.folder / "verify")
     clock = Clock()
     with clock.stage("twins"):
-        twins = load_twins(trained, trained.folder / "twins", data, make=args.twins)
+        twins = load_twins(trained, trained.folder / "twins", data, make=twin_names)
     verified = verify_run(trained, split, clock, samples=args.samples, time_limit=args.time_limit)
     with clock.stage("energy"):
         energy = energy_metrics(
             {model_name(trained): trained, **twins},
             split,
-            ["horowitz45"],
+            tables_for(twins),
             verified.counts,
         )
     accuracy = accuracies(verified, split, args.samples)

@@ -8,7 +8,12 @@ from spikingmoe.config.presets import PRESETS, get_preset, override
 from spikingmoe.config.recipes import Recipe, get_recipe, list_recipes
 from spikingmoe.config.run import RunOptions
 from spikingmoe.config.train import TrainConfig, train_config
-from spikingmoe.config.twins import dense_twin, relu_twin
+from spikingmoe.config.twins import (
+    dense_twin,
+    quantised_bits,
+    quantised_relu_twin,
+    relu_twin,
+)
 
 __all__ = [
     "PRESETS",
@@ -23,6 +28,8 @@ __all__ = [
     "list_recipes",
     "model_config",
     "override",
+    "quantised_bits",
+    "quantised_relu_twin",
     "relu_twin",
     "train_config",
     "unknown",

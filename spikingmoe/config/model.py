@@ -27,7 +27,7 @@ Chain = Literal["none", "depth", "time"]
 PromptKind = Literal["learned", "random", "noise", "none"]
 Attention = Literal["qk", "sdsa", "dwconv", "ssa", "none"]
 LocalMixing = Literal["none", "dwconv", "conv"]
-Neuron = Literal["lif", "norse", "relu"]
+Neuron = Literal["lif", "norse", "relu", "quantised_relu"]
 Surrogate = Literal["atan", "fast_sigmoid", "sigmoid"]
 
 
@@ -74,8 +74,9 @@ class ModelConfig:
             every `relay_stride`-th pixel in both directions.
         prompt_grid: the prompt pools relay cells onto a grid of this size.
         cortical_feedback: one prompt per block, which also sees the spikes of the block before.
-        neuron: "lif", the same neuron by "norse", or "relu" for the non-spiking twin (`time_steps` is
-            1 then).
+        neuron: "lif", the same neuron by "norse", or, for the non-spiking twins, "relu" or
+            "quantised_relu" (`time_steps` is 1 then).
+        activation_bits: of "quantised_relu", which has 2**activation_bits levels; 0 for all others.
     """
 
     preset: str = "custom"
@@ -114,6 +115,7 @@ class ModelConfig:
     relay_stride: int = 1
     cortical_feedback: bool = False
     neuron: Neuron = "lif"
+    activation_bits: int = 0
     membrane_decay: float = 0.5
     threshold: float = 1.0
     surrogate: Surrogate = "atan"
@@ -126,7 +128,7 @@ class ModelConfig:
     @property
     def is_spiking(self) -> bool:
         """Whether its neurons spike, whichever library computes them."""
-        return self.neuron != "relu"
+        return self.neuron not in ("relu", "quantised_relu")
 
     @property
     def is_mixture(self) -> bool:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 MAX_EXPERTS = 64
 MAX_TIME_STEPS = 64
+MAX_ACTIVATION_BITS = 8
 AT_LEAST_ONE = (
     "num_classes",
     "input_channels",
@@ -93,7 +94,11 @@ def _check_neuron(c: ModelConfig) -> None:
             f"decays; the nearest is {nearest}",
         )
     if not c.is_spiking and (c.time_steps != 1 or c.routing != "dense"):
-        _refuse(c, "neuron='relu' needs time_steps=1 and routing='dense'")
+        _refuse(c, f"neuron={c.neuron!r} needs time_steps=1 and routing='dense'")
+    least, most = (1, MAX_ACTIVATION_BITS) if c.neuron == "quantised_relu" else (0, 0)
+    if not least <= c.activation_bits <= most:
+        allowed = f"use {least} to {most}" if most else "only 'quantised_relu' has them; use 0"
+        _refuse(c, f"activation_bits={c.activation_bits} with neuron={c.neuron!r}; {allowed}")
 
 
 def _check_dense(c: ModelConfig) -> None:

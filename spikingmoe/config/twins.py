@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from spikingmoe.config.model import ModelConfig
@@ -38,3 +39,20 @@ def dense_twin(config: ModelConfig, *, mlp_width: int = 0) -> ModelConfig:
 def relu_twin(config: ModelConfig) -> ModelConfig:
     """The dense twin with ReLU in place of spiking neurons and a single step."""
     return replace(dense_twin(config), neuron="relu", time_steps=1)
+
+
+def quantised_bits(time_steps: int) -> int:
+    """ceil(log2(T + 1)): bits that tell as many levels apart as a neuron's spikes in T steps.
+
+    The fair non-spiking rival of Yan et al. 2024 (arXiv 2409.08290).
+
+    >>> [quantised_bits(steps) for steps in (1, 2, 4, 7, 8)]
+    [1, 2, 3, 3, 4]
+    """
+    return math.ceil(math.log2(time_steps + 1))
+
+
+def quantised_relu_twin(config: ModelConfig) -> ModelConfig:
+    """The ReLU twin whose activations have as many bits as spikes in T steps can tell apart."""
+    bits = quantised_bits(config.time_steps)
+    return replace(relu_twin(config), neuron="quantised_relu", activation_bits=bits)

@@ -21,7 +21,7 @@ from spikingmoe.functional.attention import (
 )
 from spikingmoe.layers.fire import fire
 from spikingmoe.layers.linear import LinearNorm
-from spikingmoe.layers.neuron import And, make_neuron
+from spikingmoe.layers.neuron import make_and, make_neuron
 from spikingmoe.layers.square_map import square_map
 from spikingmoe.shapes import Tokens
 
@@ -55,7 +55,7 @@ class QKAttention(nn.Module):
         self.key_neuron = make_neuron(config)
         self.log_gain = nn.Parameter(torch.full((heads,), math.log(QK_GAIN / (dim // heads))))
         self.token_neuron = make_neuron(config)
-        self.gate = And()
+        self.gate = make_and(config)
         self.project = LinearNorm(dim, dim)
 
     @property
@@ -97,10 +97,10 @@ class SDSAttention(nn.Module):
         self.key_neuron = make_neuron(config)
         self.value = LinearNorm(dim, dim)
         self.value_neuron = make_neuron(config)
-        self.key_value = And()
+        self.key_value = make_and(config)
         self.log_gain = nn.Parameter(torch.full((dim,), math.log(SDSA_GAIN)))
         self.channel_neuron = make_neuron(config)
-        self.gate = And()
+        self.gate = make_and(config)
         self.project = LinearNorm(dim, dim)
 
     def gain(self, tokens: int) -> Tensor:

@@ -11,6 +11,7 @@ from spikingmoe.functional.lif import lif
 from spikingmoe.functional.surrogate import make_surrogate
 from spikingmoe.kernels import NeuronConstants, can_fuse, fused_lif
 from spikingmoe.layers.hooks import has_hooks
+from spikingmoe.layers.quantised_relu import QuantisedReLU
 
 
 class LIF(snntorch.Leaky):
@@ -89,6 +90,8 @@ def make_neuron(config: ModelConfig) -> nn.Module:
     """The neuron that the configuration asks for."""
     if config.neuron == "relu":
         return nn.ReLU()
+    if config.neuron == "quantised_relu":
+        return QuantisedReLU(config.activation_bits)
     if config.neuron == "norse":
         from spikingmoe.layers.norse_neuron import NorseLIF as Neuron
     else:
@@ -109,3 +112,21 @@ class And(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a * b
+
+
+class QuantisedAnd(And):
+    """The product of two quantised activations, brought back to as many bits as they have."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.quantise = QuantisedReLU(bits)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.quantise(a * b)
+
+
+def make_and(config: ModelConfig) -> And:
+    """The AND that the configuration's neurons need."""
+    if config.neuron == "quantised_relu":
+        return QuantisedAnd(config.activation_bits)
+    return And()

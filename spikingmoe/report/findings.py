@@ -62,7 +62,9 @@ def main_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
                 (f"spikes, {words}", f"{compared} compared, {differing} differ", samples_text)
             )
     for name, value in mapping(metrics, "synops_per_sample").items():
-        what = "multiply-accumulates" if name == "relu" else "synaptic operations"
+        what = (
+            "multiply-accumulates" if name in ("relu", "quantised_relu") else "synaptic operations"
+        )
         rows.append((f"{what}, {label(name, MODELS)}", count(value), ""))
     for name, value in mapping(metrics, "energy_pj_per_sample").items():
         found = energy_band(metrics, name)

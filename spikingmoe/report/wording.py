@@ -24,7 +24,9 @@ MODELS = {
     "moe": "mixture",
     "dense": "dense twin",
     "relu": "ReLU twin",
-    "quantised": "quantised twin",
+    "dense_params": "dense twin, equal parameters",
+    "dense_synops": "dense twin, equal operations",
+    "quantised_relu": "quantised twin",
 }
 
 

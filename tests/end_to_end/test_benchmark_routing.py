@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.epoch_clock import EpochClock
+from benchmarks.locks import claim
 from benchmarks.routing import main
-from benchmarks.routing_experiment import Job, claim
-from benchmarks.routing_runs import EpochClock
+from benchmarks.routing_experiment import Job
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/routing.py"
@@ -159,8 +160,8 @@ def test_two_processes_share_the_runs(tmp_path):
             sys.executable,
             "-c",
             "import sys, time; from pathlib import Path\n"
-            "from benchmarks.routing_experiment import Job, claim\n"
-            "with claim(Path(sys.argv[1]), Job('mixture', 0)) as mine:\n"
+            "from benchmarks.locks import claim\n"
+            "with claim(Path(sys.argv[1]), 'mixture-seed0') as mine:\n"
             "    print(mine, flush=True); time.sleep(60)",
             str(tmp_path),
         ],
@@ -172,26 +173,26 @@ def test_two_processes_share_the_runs(tmp_path):
     assert holder.stdout is not None
     try:
         assert holder.stdout.readline() == "True\n"
-        with claim(tmp_path, job) as mine:
+        with claim(tmp_path, str(job)) as mine:
             assert not mine
-        with claim(tmp_path, Job("mixture", 1)) as mine:
+        with claim(tmp_path, str(Job("mixture", 1))) as mine:
             assert mine
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         holder.stdout.close()
-    with claim(tmp_path, job) as mine:
+    with claim(tmp_path, str(job)) as mine:
         assert mine
-        with claim(tmp_path, job) as again:
+        with claim(tmp_path, str(job)) as again:
             assert not again
-    with claim(tmp_path, job) as mine:
+    with claim(tmp_path, str(job)) as mine:
         assert mine
 
 
 def test_work_of_another_process_is_left_to_it(tmp_path, capfd):
     """The runs that are free are done; the report says what is missing."""
     argv = options(tmp_path, *TINY, "--epochs=1", "--seeds", "0", "--variants", "dense_2x")
-    with claim(tmp_path / "out", Job("dense_2x", 0)) as mine:
+    with claim(tmp_path / "out", str(Job("dense_2x", 0))) as mine:
         assert mine
         assert main(argv) == 0
     assert "dense_2x-seed0: another process works on it" in capfd.readouterr().out

@@ -191,7 +191,7 @@ NAN = float("nan")
             "chain='time' computes earlier steps again at each step, with other noise",
         ),
         ({"hold": "windw"}, "hold='windw'; use one of 'step', 'window'"),
-        ({"neuron": "if"}, "neuron='if'; use one of 'lif', 'norse', 'relu'"),
+        ({"neuron": "if"}, "neuron='if'; use one of 'lif', 'norse', 'relu', 'quantised_relu'"),
         ({"surrogate": "tan"}, "surrogate='tan'; use one of 'atan', 'fast_sigmoid', 'sigmoid'"),
     ],
 )
@@ -275,9 +275,10 @@ CHOICES = {
 
 def fitting(options):
     """Tiny sizes that suit the options, so that only the options themselves can be refused."""
-    dense, relu = options["routing"] == "dense", options["neuron"] == "relu"
+    dense, relu = options["routing"] == "dense", "relu" in options["neuron"]
     return {
         "time_steps": 1 if relu else 2,
+        "activation_bits": 3 if options["neuron"] == "quantised_relu" else 0,
         "hold_step": 0,
         "depth": 2 if options["cortical_feedback"] else 1,
         "num_experts": 1 if dense else 4,
@@ -336,7 +337,7 @@ def test_every_combination_of_choices_runs_or_is_refused_at_once():
             seen |= triples
             runs += 1
             assert_it_trains(config, options)
-    assert len(every) == 8 * 2 * 3 * 4 * 3 * 2 * 3 * 4 * 3
+    assert len(every) == 8 * 2 * 3 * 4 * 3 * 2 * 3 * 4 * 4
     assert runs > 200, runs
     for name, choices in CHOICES.items():
         if name in names:

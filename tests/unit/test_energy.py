@@ -309,13 +309,13 @@ def test_delays_that_are_not_balanced_are_refused(small):
 
 def test_unknown_tables_are_refused():
     with refused(
-        "unknown cost table 'horowitz'; use one of horowitz45, loihi1, loihi1-fitted, lemaire, yan; "
+        "unknown cost table 'horowitz'; use one of horowitz45, horowitz45-int, loihi1, loihi1-fitted, lemaire, yan; "
         "did you mean 'horowitz45'?"
     ):
         get_table("horowitz")
     with pytest.raises(
         HardwareError,
-        match=r"unknown cost table 'zzz'; use one of horowitz45, loihi1, loihi1-fitted, lemaire, yan$",
+        match=r"unknown cost table 'zzz'; use one of horowitz45, horowitz45-int, loihi1, loihi1-fitted, lemaire, yan$",
     ):
         get_table("zzz")
     for name in ("loihi2", "Loihi 2"):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tiny_models import settled_model, tiny_config, tiny_images
 
+from benchmarks.intervals import Comparison
 from benchmarks.routing_answer import EQUAL_SYNOPS, NEAREST, answer_of
 from benchmarks.routing_measures import active_parameters, answer, expert_figures
 from benchmarks.routing_plot import draw
 from benchmarks.routing_record import Record, Synops, pack_right, read_record
-from benchmarks.routing_statistics import Comparison
 from benchmarks.routing_table import markdown, notes, row_values
 from benchmarks.routing_variants import (
     DENSE,
@@ -19,13 +19,12 @@ from benchmarks.routing_variants import (
     FAMILIES,
     VARIANTS,
     choose_variants,
-    equal_parameters_width,
     same_as,
 )
 from spikingmoe.config import TrainConfig, dense_twin, get_preset
 from spikingmoe.data.image_data import Split
 from spikingmoe.model import SpikingTransformer
-from spikingmoe.sizes import count_parameters
+from spikingmoe.sizes import count_parameters, equal_parameters_width
 
 BASE, SETTINGS = get_preset("digits"), TrainConfig()
 SAME = same_as(BASE, SETTINGS)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from benchmarks.routing_statistics import (
+from benchmarks.intervals import (
     Comparison,
     Interval,
     compare,

@@ -7,13 +7,15 @@ import difflib
 from hardware.energy.costs import CostTable
 from hardware.energy.tables.davies import LOIHI1
 from hardware.energy.tables.horowitz import HOROWITZ45
+from hardware.energy.tables.horowitz_integer import HOROWITZ45_INT
 from hardware.energy.tables.lemaire import LEMAIRE_TABLE
 from hardware.energy.tables.sanafe import LOIHI1_FITTED
 from hardware.energy.tables.yan import YAN_TABLE
 from hardware.errors import HardwareError
 
 COST_TABLES: dict[str, CostTable] = {
-    table.name: table for table in (HOROWITZ45, LOIHI1, LOIHI1_FITTED, LEMAIRE_TABLE, YAN_TABLE)
+    table.name: table
+    for table in (HOROWITZ45, HOROWITZ45_INT, LOIHI1, LOIHI1_FITTED, LEMAIRE_TABLE, YAN_TABLE)
 }
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hardware.energy.band import Band
 from hardware.energy.costs import Cost, CostTable, MemoryCost
 from hardware.energy.operations import Operation
+from hardware.energy.quantised_costs import ArrayMultiplier, QuantisedCosts
 
 LEMAIRE = (
     "Lemaire et al., An analytical estimation of SNN energy efficiency, 2022 (arXiv 2210.13107)"
 )
 ADD_PJ, MULTIPLY_PJ = 0.1, 3.1  # 32-bit integers
+MULTIPLY8_PJ = 0.2
 KILOBYTE = 1024.0
 SMALL_BYTES, LARGE_BYTES = 8 * KILOBYTE, 1024 * KILOBYTE
 SRAM_PJ = ((0.0, 0.0), (SMALL_BYTES, 10.0), (32 * KILOBYTE, 20.0), (LARGE_BYTES, 100.0))
@@ -18,10 +21,12 @@ WORD_BYTES = 4
 QUEUE_PJ = 10.0 * 1000 * WORD_BYTES / SMALL_BYTES  # a queue of 1,000 messages, interpolated
 
 
-def _memory(holds: Literal["weights", "states"], accesses: int, what: str) -> MemoryCost:
+def _memory(
+    holds: Literal["weights", "states"], accesses: int, what: str, word_bytes: int = WORD_BYTES
+) -> MemoryCost:
     return MemoryCost(
         holds=holds,
-        word_bytes=WORD_BYTES,
+        word_bytes=word_bytes,
         points=SRAM_PJ,
         accesses=accesses,
         low_bytes=SMALL_BYTES,
@@ -104,5 +109,24 @@ LEMAIRE_TABLE = CostTable(
         "a population that feeds several synapses puts its message into one queue here",
         "biases are part of the update here; the paper reads them from memory at each step",
         "memories beyond 1 MB are priced as 1 MB",
+    ),
+    quantised=QuantisedCosts(
+        unit=ArrayMultiplier(
+            multiply_pj=MULTIPLY8_PJ, add_pj=Band(value=ADD_PJ, low=ADD_PJ, high=2 * ADD_PJ)
+        ),
+        reads=(
+            _memory("weights", 1, "a weight for each multiply-accumulate"),
+            _memory("states", 1, "an activation for each multiply-accumulate", word_bytes=1),
+        ),
+        writes=(_memory("states", 1, "each activation written", word_bytes=1),),
+        rescale_pj=Band(value=MULTIPLY8_PJ + ADD_PJ, low=ADD_PJ, high=MULTIPLY_PJ + ADD_PJ),
+        source=f"{LEMAIRE}: reads and writes of a conventional layer without reuse, add 0.1 pJ; multiply "
+        "of 8 bits 0.2 pJ from Horowitz 2014, where its other constants come from",
+        grade="analytical",
+        note="the multiplier costs in proportion to its rows, one per bit of the activation; weights in "
+        "words of 4 bytes as in the spiking network, activations in bytes; nothing is reused in registers, "
+        "which favours the spiking network; low end: memories of 8 kB; high end: of 1 MB",
+        boundary="arithmetic, a weight and an activation read per multiply-accumulate, activations rescaled "
+        "and written; without network on chip, control, clock and static power",
     ),
 )

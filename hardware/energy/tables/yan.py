@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hardware.energy.band import Band
 from hardware.energy.costs import Cost, CostTable
 from hardware.energy.operations import Operation
+from hardware.energy.quantised_costs import BitSerial, QuantisedCosts
 
 YAN = (
     "Yan et al., Reconsidering the energy efficiency of spiking neural networks, 2024 (arXiv "
@@ -35,6 +37,15 @@ _UPDATE = _cost(
 )
 _RELAY = _cost(ADD_PJ, 0.0, ADD_PJ, "accumulate 0.05448 pJ", "a relay or readout as one add")
 
+_WEIGHT_READ = _cost(
+    0.0,
+    0.0,
+    DRAM_PJ * WEIGHT_BITS,
+    "DRAM 20.3 pJ per bit",
+    "value: weights stay beside the adders, whose memory has no price here; high end: 8 bits "
+    "from DRAM for each use",
+)
+
 YAN_TABLE = CostTable(
     name="yan",
     title="Arithmetic and data movement at 22 nm (Yan 2024, second-hand)",
@@ -51,14 +62,7 @@ YAN_TABLE = CostTable(
             "derived from accumulate 0.05448 pJ",
             "a number of 8 bits, bit by bit; low end: one bit is set; value: half; high end: all",
         ),
-        Operation.WEIGHT_READ: _cost(
-            0.0,
-            0.0,
-            DRAM_PJ * WEIGHT_BITS,
-            "DRAM 20.3 pJ per bit",
-            "value: weights stay beside the adders, whose memory has no price here; high end: 8 bits "
-            "from DRAM for each use",
-        ),
+        Operation.WEIGHT_READ: _WEIGHT_READ,
         Operation.NEURON_UPDATE_ACTIVE: _UPDATE,
         Operation.NEURON_UPDATE_IDLE: _UPDATE,
         Operation.RELAY_UPDATE_ACTIVE: _RELAY,
@@ -85,8 +89,18 @@ YAN_TABLE = CostTable(
     },
     caveats=(
         "the constants are second-hand",
-        "the paper's own question is the comparison with a quantised network of "
-        "ceil(log2(T + 1))-bit activations, which this table does not price",
         "8-bit weights, 8-bit numbers and 16-bit addresses are our assumptions",
+    ),
+    quantised=QuantisedCosts(
+        unit=BitSerial(add_pj=ADD_PJ),
+        reads=(_WEIGHT_READ,),
+        rescale_pj=Band(value=ADD_PJ, low=ADD_PJ, high=8 * ADD_PJ),
+        message_bit_pj=Band(value=DENSE_PJ, low=DENSE_PJ, high=SPARSE_PJ),
+        source=f"{YAN}: accumulate and compare 0.05448 pJ, dense 0.25, sparse 3.0 pJ per bit and hop",
+        grade="analytical",
+        note="an activation of b bits, bit by bit; every activation is sent as b bits of a dense map over "
+        "one hop; high end: sparse, all bits set, weights from DRAM for each use",
+        boundary="multiply-accumulates bit by bit, rescaling, one hop per activation; weights from outside "
+        "the chip only in the high end; without on-chip memory, control and static power",
     ),
 )

@@ -1,4 +1,4 @@
-"""The statistics of the routing benchmark: intervals, paired comparisons, a rule for verdicts.
+"""The statistics of the benchmarks that train: intervals, paired comparisons, a rule for verdicts.
 
 Over seeds: Student's t-interval of the mean, n - 1 degrees of freedom (Student 1908). Over images:
 Wilson's interval of a share and the exact form of McNemar's test (`spikingmoe.analysis.effects`).

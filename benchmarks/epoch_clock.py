@@ -1,0 +1,42 @@
+"""Seconds per epoch of a run that may be interrupted."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from contextlib import suppress
+from pathlib import Path
+
+
+class EpochClock:
+    """Seconds per epoch, kept in a file so that an interruption does not lose them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[int, float] = {}
+        for line in path.read_text().splitlines() if path.exists() else []:
+            with suppress(ValueError):  # the end of a line that a killed process began
+                entry = json.loads(line)
+                self.seconds[int(entry["epoch"])] = float(entry["seconds"])
+        self.last = time.perf_counter()
+
+    def tick(self, epoch: int) -> None:
+        """An epoch has ended (one that an earlier process ended is told once more, and kept)."""
+        now = time.perf_counter()
+        if epoch not in self.seconds:
+            self.seconds[epoch] = now - self.last
+            with self.path.open("a") as file:
+                file.write(
+                    json.dumps({"epoch": epoch, "seconds": round(now - self.last, 3)}) + "\n"
+                )
+        self.last = now
+
+    @property
+    def per_epoch(self) -> float:
+        """Mean seconds per epoch."""
+        return statistics.fmean(self.seconds.values()) if self.seconds else 0.0
+
+    def total(self, epochs: int) -> float:
+        """Seconds of `epochs` epochs; those that were not kept count as the mean."""
+        return self.per_epoch * epochs
