@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.locks import claim
+from benchmarks.study_database import HEARTBEAT_S, open_storage, require_optuna, unopened
 from benchmarks.study_points import Point, is_allowed, mixtures_first, point_from
 from benchmarks.study_record import StudyRecord, record_from
 from benchmarks.study_run import run_name
@@ -26,22 +27,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-HEARTBEAT_S, GRACE_S = 30, 120
 STUDY = "energy_accuracy"
-INSTALL = (
-    "optuna is missing, which keeps the trials of a study; pip install 'spikingmoe[study]' (or "
-    "pip install optuna submitit)"
-)
-
-
-def require_optuna() -> Any:
-    """The module; ValueError that says how to install it."""
-    try:
-        import optuna
-    except ImportError:
-        raise ValueError(INSTALL) from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ class Trials:
     def __init__(self, settings: StudySettings, out: Path, url: str | None) -> None:
         self.optuna = require_optuna()
         self.settings, self.out, self.url = settings, out, url
-        self.storage = _open_storage(self.optuna, out, url)
+        self.storage = open_storage(self.optuna, out, url)
         self.place = f"{socket.gethostname()}:{out.resolve()}"  # whose locks this process sees
         try:
             self.study: optuna.Study = self.optuna.create_study(
@@ -83,7 +69,7 @@ class Trials:
             )
             self._agree()
         except self.optuna.exceptions.OptunaError as error:
-            raise ValueError(_unopened(url, error)) from None
+            raise ValueError(unopened(url, error)) from None
 
     def _agree(self) -> None:
         """The storage holds this study and no other, however many folders share it."""
@@ -107,6 +93,18 @@ class Trials:
                 for point in points:
                     if run_name(point, seed) not in there:
                         self.study.add_trial(self._waiting(point, seed))
+            self._drop_doubles()
+
+    def _drop_doubles(self) -> None:
+        """End what two machines have queued at the same moment; the first of each stays."""
+        first: dict[str, int] = {}
+        state = self.optuna.trial.TrialState
+        for trial in self.study.get_trials(deepcopy=False):
+            key = _key(trial)
+            if key is None or trial.state is state.FAIL:
+                continue
+            if first.setdefault(key, trial.number) != trial.number and trial.state is state.WAITING:
+                self.storage.set_trial_state_values(trial._trial_id, state.FAIL)
 
     def _waiting(self, point: Point, seed: int) -> FrozenTrial:
         params = point.as_dict() | {"seed": seed}
@@ -285,50 +283,3 @@ def objectives(records: list[StudyRecord], settings: StudySettings) -> tuple[flo
 
 def _key(trial: FrozenTrial) -> str | None:
     return trial.user_attrs.get("key")
-
-
-def _open_storage(optuna: Any, out: Path, url: str | None) -> Any:
-    if url is None:
-        journal = optuna.storages.journal
-        path = out / "journal.log"
-        lock = journal.JournalFileOpenLock(str(path))
-        return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path), lock))
-    import warnings
-
-    import sqlalchemy
-
-    connect = {"timeout": 60} if url.startswith("sqlite") else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"connect_args": connect},
-                heartbeat_interval=HEARTBEAT_S,
-                grace_period=GRACE_S,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-            )
-    except (
-        sqlalchemy.exc.SQLAlchemyError,
-        optuna.exceptions.OptunaError,
-        ImportError,
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:
-        raise ValueError(_unopened(url, error)) from None
-
-
-def _unopened(url: str | None, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return f"--storage {hidden(url)}: cannot be opened ({reason}); give a URL such as sqlite:////path/study.db"
-
-
-def hidden(url: str | None) -> str:
-    """A URL without the password in it."""
-    import sqlalchemy
-
-    try:
-        return sqlalchemy.make_url(url or "").render_as_string(hide_password=True)
-    except sqlalchemy.exc.SQLAlchemyError:
-        return "URL"
