@@ -93,3 +93,12 @@ def add_twins(parser: jsonargparse.ArgumentParser) -> None:
         default=True,
         help="train the dense and the ReLU twin if RUN/twins lacks them (true)",
     )
+
+
+def add_time_steps(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--time-steps",
+        type=int,
+        default=None,
+        help="steps that an image is presented for, at most those of training (as trained)",
+    )

@@ -6,7 +6,6 @@ from jsonargparse import Namespace
 
 from hardware.lowering import lower
 from spikingmoe.cli.chain import (
-    load_twins,
     model_name,
     open_data,
     open_run,
@@ -15,13 +14,15 @@ from spikingmoe.cli.chain import (
 )
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.cli.cost_tables import open_tables
+from spikingmoe.cli.fewer_steps import open_twins, test_in_steps, with_time_steps
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
 
 
 def run(args: Namespace) -> int:
     """Counts times cost tables, for the run and its twins."""
     tables = open_tables(args.costs)
-    trained = open_run(args.run)
+    as_trained = open_run(args.run)
+    trained = with_time_steps(as_trained, args.time_steps)
     if trained.model_config.is_spiking:
         lower(trained.model)  # refuses what cannot be lowered before twins are trained
     elif unpriced := [table.name for table in tables if not table.prices_ann]:
@@ -29,12 +30,12 @@ def run(args: Namespace) -> int:
             f"{args.run}: is a ReLU network, which cost table '{unpriced[0]}' has no price for; "
             "use --costs horowitz45"
         )
-    data = open_data(trained, args)
+    data = test_in_steps(open_data(as_trained, args), as_trained, trained)
     split = test_images(data, args.images)
     out = output_folder(args.out, trained.folder / "energy")
     runs = {
         model_name(trained): trained,
-        **load_twins(trained, trained.folder / "twins", data, make=args.twins),
+        **open_twins(as_trained, trained, args),
     }
     metrics = energy_metrics(runs, split, tables, None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}

@@ -9,7 +9,6 @@ from hardware.verify import Comparison
 from spikingmoe.cli.chain import (
     Clock,
     check_time_limit,
-    load_twins,
     model_name,
     open_data,
     open_run,
@@ -18,21 +17,23 @@ from spikingmoe.cli.chain import (
 )
 from spikingmoe.cli.comparison import Verified, accuracies, verify_run
 from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.cli.fewer_steps import open_twins, test_in_steps, with_time_steps
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
 
 
 def run(args: Namespace) -> int:
     """Compare torch, the reference and Lava; exit code 1 if anything differs."""
     check_time_limit(args.time_limit)
-    trained = open_run(args.run)
+    as_trained = open_run(args.run)
+    trained = with_time_steps(as_trained, args.time_steps)
     lower(trained.model)  # refuses what cannot be lowered before twins are trained
-    data = open_data(trained, args)
+    data = test_in_steps(open_data(as_trained, args), as_trained, trained)
     split = test_images(data, args.images)
     split.first(args.samples)  # refuses a wrong number before anything runs
     out = output_folder(args.out, trained.folder / "verify")
     clock = Clock()
     with clock.stage("twins"):
-        twins = load_twins(trained, trained.folder / "twins", data, make=args.twins)
+        twins = open_twins(as_trained, trained, args)
     verified = verify_run(trained, split, clock, samples=args.samples, time_limit=args.time_limit)
     with clock.stage("energy"):
         energy = energy_metrics(

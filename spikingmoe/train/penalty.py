@@ -10,7 +10,9 @@ from spikingmoe.train.devices import add_over_devices
 from spikingmoe.train.operations import Activity, OperationMeter
 
 AIM = 0.985  # share of the budget that is aimed at, since the last steps still move the count
-GAIN = 30.0  # the multiplier rises by this over a training that uses twice what is aimed at throughout
+GAIN = (
+    30.0  # the multiplier rises by this over a training that uses twice what is aimed at throughout
+)
 DAMPING = 2.0  # price beside the multiplier, times the present excess: without it the count swings
 FALLING = 0.5  # share of the training in which the aim falls to the budget
 LARGEST_GAP = 2.0  # between held-out and training images; beyond it statistics are not settled yet

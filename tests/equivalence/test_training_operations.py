@@ -77,7 +77,8 @@ def test_gradients_reach_every_weight_through_the_kernels(dispatch):
     behind = ("head.", "homeostatic", "temperature")  # after the last spike
     for name, parameter in model.named_parameters():
         if not name.startswith(behind):
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
     assert model.blocks[0].moe.experts.dispatch == dispatch
     assert not model.head_neuron._forward_hooks
 

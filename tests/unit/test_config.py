@@ -233,7 +233,10 @@ def test_models_that_cannot_be_are_refused(wrong, message):
                 "seed",
             )
         ],
-        ({"synops_budget": 0.6}, "synops_budget=0.6 is a number of synaptic operations per image, not a"),
+        (
+            {"synops_budget": 0.6},
+            "synops_budget=0.6 is a number of synaptic operations per image, not a",
+        ),
         ({"rate_target": 1.0}, "rate_target=1.0 is spikes per neuron and step; use 0 to below 1"),
         ({"rate_target": 0.1}, "rate_target=0.1 needs a rate_weight above 0"),
         ({"seed": 2**32}, r"seed=4294967296 must be below 2\*\*32"),
