@@ -15,7 +15,6 @@ import numpy as np
 from hardware.errors import HardwareError
 from hardware.ir.fan_out import fan_out
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import Input
 from hardware.trace import SpikeTrace
 
 
@@ -105,7 +104,7 @@ def record_steps(graph: SpikeGraph, traces: Iterator[SpikeTrace]) -> StepRecord:
     return StepRecord(
         logits=np.concatenate(logits),
         synops=np.concatenate(synops, axis=1),
-        ahead=np.array([_ahead(graph, name) for name in senders]),
+        ahead=np.array([depth - graph.depth[name] for name in senders]),
         depth=depth,
     )
 
@@ -143,12 +142,3 @@ def choose_threshold(record: StepRecord, labels: np.ndarray, *, loss: float) -> 
 def _by_step(sent: np.ndarray, fan_outs: np.ndarray) -> np.ndarray:
     """(S, T) operations of messages (S, T, *shape)."""
     return (sent != 0).reshape(*sent.shape[:2], -1) @ fan_outs
-
-
-def _ahead(graph: SpikeGraph, name: str) -> int:
-    """A constant does no steps of its own: its operations are those of the population it drives."""
-    population = graph.populations[name]
-    if isinstance(population, Input) and population.kind == "constant":
-        target = max(graph.depth[s.target] for s in graph.outgoing(name))
-        return graph.depth[graph.readout.name] - target
-    return graph.depth[graph.readout.name] - graph.depth[name]
