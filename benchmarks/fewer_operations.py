@@ -35,12 +35,14 @@ ALLOWED = 0.005  # of the validation images, that early exit may cost
 FREE = "free"
 
 
-def variants(settings: TrainConfig, free_synops: float) -> dict[str, TrainConfig]:
-    """Recipes by name; the budgets are shares of `free_synops`."""
+def variants(
+    settings: TrainConfig, free_synops: float, budgets: list[float]
+) -> dict[str, TrainConfig]:
+    """Recipes by name; budgets up to 1 are shares of `free_synops`, others operations per image."""
     return {
         **{
-            f"budget {share}": replace(settings, synops_budget=share * free_synops)
-            for share in BUDGETS
+            f"budget {b:g}": replace(settings, synops_budget=b * free_synops if b <= 1 else b)
+            for b in budgets
         },
         **{
             f"rate {rate}": replace(settings, rate_target=rate, rate_weight=RATE_WEIGHT)
@@ -97,7 +99,8 @@ def run(args: argparse.Namespace) -> Report:
                 done = [r for r in report.rows if (r["variant"], r["seed"]) == (variant, seed)]
             if variant == FREE:
                 free = next(r for r in done if r["reading"] == f"{whole_steps()} steps")
-                work += variants(settings, float(str(free["validation_synops"]))).items()
+                used = float(str(free["validation_synops"]))
+                work += variants(settings, used, args.budgets).items()
     return report
 
 
@@ -197,6 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", default="runs/fewer-operations", help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS))
     parser.add_argument("--draw-only", action="store_true", help="of the rows that there are")
     args = parser.parse_args(argv)
     path = Path(args.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from dataclasses import fields
 
 import jsonargparse
@@ -50,14 +51,14 @@ def train_options(**kwargs: object) -> jsonargparse.ArgumentParser:
 
 
 def operations(text: str | float) -> float:
-    """A number of operations: 400000, 400k or 2M. ValueError for anything else."""
+    """A number of operations: 400000, 400k or 2M; ArgumentTypeError for anything else."""
     number, unit = str(text).strip(), 1.0
     if number[-1:] in UNITS:
         number, unit = number[:-1], UNITS[number[-1]]
     try:
         return float(number) * unit
     except ValueError:
-        raise ValueError(
+        raise ArgumentTypeError(
             f"{text!r} is no number of operations; use one such as 400000, 400k or 2M"
         ) from None
 
