@@ -184,12 +184,12 @@ def draw(report: Report, path: Path) -> None:
         range(len(free)), [float(str(r["synops_per_sample"])) / 1e3 for r in free], color="#0f9d8a"
     )
     right.set_xticks(range(len(free)), labels)
-    right.set_ylabel("synaptic operations per image (thousands), free network")
+    right.set_ylabel("synaptic operations (thousands), free network")
     beside = right.twinx()
     beside.plot(
         range(len(free)), [float(str(r["latency_steps"])) for r in free], "D", color="#33404d"
     )
-    beside.set(ylabel="latency (steps), diamonds", ylim=(0, None))
+    beside.set(ylabel="latency (steps), diamonds", ylim=(0, 40))
     figure.savefig(path, dpi=120)
 
 

@@ -94,6 +94,7 @@ class TrainingModule(L.LightningModule):
             part.to(self.device)
         if self.penalty is not None:
             self.penalty.to(self.device)
+            self.penalty.check(model_input(self._few_images()))
         if self._within_epoch:
             self._set_temperature()
         if (

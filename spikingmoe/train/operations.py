@@ -19,6 +19,7 @@ from hardware.ir.nodes import LIF, Input, Readout, Relay
 from hardware.lowering.builder import INPUT
 from hardware.lowering.from_torch import lower, lower_with_taps
 from hardware.simulate import simulate
+from spikingmoe.config.model import Dispatch
 from spikingmoe.layers.expert import Experts
 from spikingmoe.model import SpikingTransformer
 
@@ -90,7 +91,7 @@ class OperationMeter:
 
         Experts compute in the masked form meanwhile: the grouped one holds no closed gate's neurons.
         """
-        before = [experts.dispatch for experts in self._experts]
+        before: list[Dispatch] = [experts.dispatch for experts in self._experts]
         handles = []
         for path in {tap.module for tap in self.taps.values()}:
 
@@ -124,6 +125,11 @@ class OperationMeter:
             if name in self.populations:
                 rates.append(counted.mean() / (len(sent) * samples))
         return Activity(total / samples, torch.stack(rates))
+
+    def floor(self, images: Tensor) -> float:
+        """Operations per image of pixels, constants and clocks: those of a silent network."""
+        samples = images.shape[1] if images.ndim == 5 else len(images)
+        return float(self._pixels(images)) / samples + self.fixed
 
     def relay_synops(self, images: Tensor) -> float:
         """Operations per image of the stream's relays, counted by the reference on `images` (S, ...)."""

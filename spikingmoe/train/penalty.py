@@ -44,12 +44,22 @@ class SpikePenalty:
     def __init__(self, config: TrainConfig, meter: OperationMeter, steps: int) -> None:
         self.config, self.meter = config, meter
         self.rate, self.falling = GAIN / steps, FALLING * steps
-        self.values = dict.fromkeys((*KEPT, *SUMS), torch.zeros((), dtype=torch.float64))
+        zero = torch.zeros((), dtype=torch.float64)
+        self.values: dict[str, Tensor] = dict.fromkeys((*KEPT, *SUMS), zero)
         self.values["gap"] = torch.ones((), dtype=torch.float64)
 
     def to(self, device: torch.device) -> None:
         """Move multiplier and sums to `device`."""
         self.values = {name: value.to(device) for name, value in self.values.items()}
+
+    def check(self, images: Tensor) -> None:
+        """ValueError for a budget that not even a silent network keeps on `images`."""
+        budget, floor = self.config.synops_budget, self.meter.floor(images)
+        if 0 < budget <= floor:
+            raise ValueError(
+                f"training: synops_budget={budget:g} is below the {floor:,.0f} synaptic operations per "
+                f"image that the pixels alone trigger in this model; use more"
+            )
 
     def loss(self, activity: Activity, own: int) -> Tensor:
         """What the batch pays; its gradient is that of the mean over all devices' `own` images."""
