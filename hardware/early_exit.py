@@ -82,8 +82,8 @@ def record_steps(graph: SpikeGraph, traces: Iterator[SpikeTrace]) -> StepRecord:
     Raises:
         HardwareError: no trace, or one of another graph or without a population.
     """
-    fan_outs = {n: sum(fan_out(graph, s) for s in graph.outgoing(n)) for n in graph.populations}
     senders = [name for name in graph.populations if graph.outgoing(name)]
+    fan_outs = {n: np.sum([fan_out(graph, s) for s in graph.outgoing(n)], axis=0) for n in senders}
     logits, synops = [], []
     for trace in traces:
         if trace.meta.get("fingerprint") != graph.fingerprint:
