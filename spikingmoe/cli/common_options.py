@@ -94,3 +94,12 @@ def add_twins(parser: jsonargparse.ArgumentParser) -> None:
         help="train these if RUN/twins lacks them: true (dense,relu), false, or names with commas: dense, "
         "relu, dense_params, dense_synops, quantised_relu (true)",
     )
+
+
+def add_time_steps(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--time-steps",
+        type=int,
+        default=None,
+        help="steps that an image is presented for, at most those of training (as trained)",
+    )

@@ -15,25 +15,27 @@ from spikingmoe.cli.chain import (
 )
 from spikingmoe.cli.console import nanojoules, number, percent, say, show_table
 from spikingmoe.cli.cost_tables import open_tables
+from spikingmoe.cli.fewer_steps import open_twins, test_in_steps, with_time_steps
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, test_accuracy, write_metrics
-from spikingmoe.cli.twins import as_it_runs, chosen_twins, load_twins
+from spikingmoe.cli.twins import as_it_runs, chosen_twins
 from spikingmoe.train.checkpoint import Run
 
 
 def run(args: Namespace) -> int:
     """Counts times cost tables, for the run and its twins."""
     tables, twin_names = open_tables(args.costs), chosen_twins(args.twins)
-    trained = as_it_runs(open_run(args.run))
+    as_trained = as_it_runs(open_run(args.run))
+    trained = with_time_steps(as_trained, args.time_steps)
     if trained.model_config.is_spiking:
         lower(trained.model)  # refuses what cannot be lowered before twins are trained
     else:
         _check_priced(args.run, trained, tables)
-    data = open_data(trained, args)
+    data = test_in_steps(open_data(as_trained, args), as_trained, trained)
     split = test_images(data, args.images)
     out = output_folder(args.out, trained.folder / "energy")
     runs = {
         model_name(trained): trained,
-        **load_twins(trained, trained.folder / "twins", data, make=twin_names),
+        **open_twins(as_trained, trained, args, make=twin_names),
     }
     metrics = energy_metrics(runs, split, tables, None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}

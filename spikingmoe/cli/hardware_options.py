@@ -10,6 +10,7 @@ from spikingmoe.cli.common_options import (
     add_out,
     add_run,
     add_samples,
+    add_time_steps,
     add_twins,
     new_parser,
 )
@@ -39,6 +40,7 @@ def lower_options(**kwargs: object) -> jsonargparse.ArgumentParser:
         default="graded",
         help="how images enter: as numbers, or, if they are 0 and 1, as spikes of one bit (graded)",
     )
+    add_time_steps(parser)
     return parser
 
 
@@ -116,6 +118,7 @@ def verify_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     add_images(parser)
     add_samples(parser, 64)
     add_twins(parser)
+    add_time_steps(parser)
     add_out(parser, "RUN/verify")
     return parser
 
@@ -132,6 +135,7 @@ def energy_options(**kwargs: object) -> jsonargparse.ArgumentParser:
         "YAML file of your own (horowitz45)",
     )
     add_twins(parser)
+    add_time_steps(parser)
     add_out(parser, "RUN/energy")
     return parser
 

@@ -68,6 +68,11 @@ HELP = {
     "variance_weight": "weight of the variance loss",
     "orthogonality_weight": "weight of the orthogonality loss of the experts' outputs",
     "budget_weight": "weight of the loss on the number of open gates (threshold, dynamic)",
+    "synops_budget": "synaptic operations per image that the trained network may use, such as 400000, 400k "
+    "or 2M; 0: no budget",
+    "synops_weight": "fixed price of the share of all possible synaptic operations that are executed",
+    "rate_target": "spikes per neuron and step above which a population pays, with --rate-weight",
+    "rate_weight": "weight of the mean squared excess over --rate-target",
     "homeostatic_rate": "step of the homeostatic bias against the load error; 0: none",
     "initial_temperature": "of the gates' soft form at the start, from which it falls to 1; 1: none",
     "temperature_epochs": "epochs in which the temperature falls",

@@ -16,6 +16,7 @@ from hardware.passes.quantise import quantise
 from hardware.passes.scores_to_rows import scores_to_rows
 from spikingmoe.cli.chain import open_run
 from spikingmoe.cli.console import number, say, show_table
+from spikingmoe.cli.fewer_steps import with_time_steps
 
 
 def run(args: Namespace) -> int:
@@ -28,7 +29,7 @@ def run(args: Namespace) -> int:
         raise ValueError(
             "scores=rows compares integers, which only --fixed makes; add it, or use --scores relay"
         )
-    trained = open_run(args.run)
+    trained = with_time_steps(open_run(args.run), args.time_steps)
     graph = lower(trained.model, residual=args.residual, input=args.input)
     graph = replace(graph, notes={**graph.notes, "data": trained.train_config.data})
     if args.fixed:

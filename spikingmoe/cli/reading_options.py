@@ -6,6 +6,7 @@ import jsonargparse
 
 from spikingmoe.cli.common_options import (
     add_data_dir,
+    add_images,
     add_out,
     add_run,
     new_parser,
@@ -17,6 +18,22 @@ def evaluate_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     add_run(parser)
     parser.add_argument("--data", type=str, default=None, help="data set (the run's own)")
     add_data_dir(parser)
+    parser.add_argument(
+        "--time-steps",
+        type=str,
+        default=None,
+        metavar="STEPS",
+        help="also with so many steps per image: a number, 1..4, or 1,2 (as trained)",
+    )
+    parser.add_argument(
+        "--early-exit",
+        type=float,
+        default=None,
+        metavar="POINTS",
+        help="also with windows that end once the answer is sure, by a margin of the logits that may "
+        "cost so many percentage points of accuracy on the validation images (off)",
+    )
+    add_images(parser)
     add_out(parser, "RUN/evaluate")
     return parser
 

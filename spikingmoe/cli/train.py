@@ -8,11 +8,12 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from spikingmoe.cli.chain import train_run
-from spikingmoe.cli.console import percent, progress, say, show_table
+from spikingmoe.cli.console import number, percent, progress, say, show_table
 from spikingmoe.cli.metrics import base_metrics, test_accuracy, write_metrics
 from spikingmoe.config import ModelConfig, RunOptions, TrainConfig, get_preset, override
 from spikingmoe.data import load_data_for
 from spikingmoe.data.user_module import ModuleData
+from spikingmoe.train.checkpoint import Run
 
 FREE_NUMBER = ("threshold", "dynamic")
 
@@ -46,10 +47,20 @@ def run(args: Namespace) -> int:
             ["parameters", f"{sum(p.numel() for p in trained.model.parameters()):,}"],
             ["validation accuracy", percent(trained.history[-1].get("validation_accuracy"))],
             [f"test accuracy (n = {len(data.test)}, last epoch)", percent(accuracy)],
+            *_operations_row(trained),
         ],
     )
     say(f"run: {out}")
     return 0
+
+
+def _operations_row(trained: Run) -> list[list[str]]:
+    """What training counted at its end, if it did."""
+    synops, budget = trained.history[-1].get("synops"), trained.train_config.synops_budget
+    if synops is None:
+        return []
+    wanted = f", budget {number(budget)}" if budget else ""
+    return [["synaptic operations per image (validation)", f"{number(synops)}{wanted}"]]
 
 
 def configurations(args: Namespace, preset: str, data: str) -> tuple[ModelConfig, TrainConfig]:
@@ -66,6 +77,11 @@ def configurations(args: Namespace, preset: str, data: str) -> tuple[ModelConfig
         raise ValueError(
             f"budget_weight={recipe.budget_weight} needs a routing that leaves the number of experts "
             f"free ({' or '.join(FREE_NUMBER)}), got {config.routing!r}; use 0"
+        )
+    if recipe.pays_for_spikes and not config.is_spiking:
+        raise ValueError(
+            "synops_budget, synops_weight and rate_weight are of spikes, and neuron='relu' has none; "
+            "leave them out"
         )
     return config, recipe
 

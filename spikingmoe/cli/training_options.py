@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from dataclasses import fields
 
 import jsonargparse
@@ -15,7 +16,10 @@ from spikingmoe.cli.common_options import (
     add_twins,
     new_parser,
 )
+from spikingmoe.cli.help_texts import HELP
 from spikingmoe.config import ModelConfig, TrainConfig
+
+UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
 def train_options(**kwargs: object) -> jsonargparse.ArgumentParser:
@@ -39,9 +43,25 @@ def train_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     add_out(parser, "runs/PRESET-seedN")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     add_run_options(parser)
-    add_fields(parser, TrainConfig, {"data"})
+    parser.add_argument(
+        "--synops-budget", type=operations, default=None, help=f"{HELP['synops_budget']} (0)"
+    )
+    add_fields(parser, TrainConfig, {"data", "synops_budget"})
     add_fields(parser, ModelConfig, {"preset"})
     return parser
+
+
+def operations(text: str | float) -> float:
+    """A number of operations: 400000, 400k or 2M; ArgumentTypeError for anything else."""
+    number, unit = str(text).strip(), 1.0
+    if number[-1:] in UNITS:
+        number, unit = number[:-1], UNITS[number[-1]]
+    try:
+        return float(number) * unit
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{text!r} is no number of operations; use one such as 400000, 400k or 2M"
+        ) from None
 
 
 def download_options(**kwargs: object) -> jsonargparse.ArgumentParser:

@@ -84,8 +84,10 @@ def epoch_text(record: dict[str, float], epochs: int) -> str:
     """An epoch that has ended, in words."""
     text = f"epoch {int(record['epoch']) + 1}/{epochs}, loss {record['loss']:.3f}"
     if "validation_accuracy" in record:
-        return f"{text}, validation {100 * record['validation_accuracy']:.1f} %"
-    return f"{text}, training {100 * record['train_accuracy']:.1f} %"
+        text += f", validation {100 * record['validation_accuracy']:.1f} %"
+    else:
+        text += f", training {100 * record['train_accuracy']:.1f} %"
+    return f"{text}, {record['synops']:,.0f} synops" if "synops" in record else text
 
 
 def position_text(position: Position) -> str:

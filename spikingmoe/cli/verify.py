@@ -17,23 +17,25 @@ from spikingmoe.cli.chain import (
 )
 from spikingmoe.cli.comparison import Verified, accuracies, verify_run
 from spikingmoe.cli.console import percent, say, show_table
+from spikingmoe.cli.fewer_steps import open_twins, test_in_steps, with_time_steps
 from spikingmoe.cli.metrics import base_metrics, energy_metrics, latency_metrics, write_metrics
-from spikingmoe.cli.twins import chosen_twins, load_twins, tables_for
+from spikingmoe.cli.twins import chosen_twins, tables_for
 
 
 def run(args: Namespace) -> int:
     """Compare torch, the reference and Lava; exit code 1 if anything differs."""
     check_time_limit(args.time_limit)
     twin_names = chosen_twins(args.twins)
-    trained = open_run(args.run)
+    as_trained = open_run(args.run)
+    trained = with_time_steps(as_trained, args.time_steps)
     lower(trained.model)  # refuses what cannot be lowered before twins are trained
-    data = open_data(trained, args)
+    data = test_in_steps(open_data(as_trained, args), as_trained, trained)
     split = test_images(data, args.images)
     split.first(args.samples)  # refuses a wrong number before anything runs
     out = output_folder(args.out, trained.folder / "verify")
     clock = Clock()
     with clock.stage("twins"):
-        twins = load_twins(trained, trained.folder / "twins", data, make=twin_names)
+        twins = open_twins(as_trained, trained, args, make=twin_names)
     verified = verify_run(trained, split, clock, samples=args.samples, time_limit=args.time_limit)
     with clock.stage("energy"):
         energy = energy_metrics(

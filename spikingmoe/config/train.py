@@ -29,6 +29,13 @@ class TrainConfig:
         balance_weight, importance_weight, z_weight, entropy_weight, variance_weight,
         orthogonality_weight, budget_weight: of the routing losses
             (`spikingmoe.functional.routing.balance`), averaged over the mixtures.
+        synops_budget: synaptic operations per image that the trained network may use, as
+            `hardware.energy` counts them on the lowered graph; 0: no budget. A Lagrangian multiplier
+            prices them until the budget is kept (`spikingmoe.train.penalty`).
+        synops_weight: of the share of all possible synaptic operations that are executed, as a fixed
+            price; 0: none.
+        rate_target, rate_weight: of the mean squared excess of the populations' firing rates (spikes
+            per neuron and step) over a target. A ReLU network has no spikes: these four do nothing.
         homeostatic_rate: how far the homeostatic bias moves per step against the load error.
         initial_temperature, temperature_epochs: the softmax (or sigmoid) behind the gates' gradient
             and the routing losses starts at this temperature and falls geometrically to 1.
@@ -64,6 +71,10 @@ class TrainConfig:
     variance_weight: float = 0.0
     orthogonality_weight: float = 0.0
     budget_weight: float = 0.0
+    synops_budget: float = 0.0
+    synops_weight: float = 0.0
+    rate_target: float = 0.0
+    rate_weight: float = 0.0
     homeostatic_rate: float = 5e-3
     initial_temperature: float = 1.0
     temperature_epochs: int = 0
@@ -101,6 +112,9 @@ class TrainConfig:
             "variance_weight",
             "orthogonality_weight",
             "budget_weight",
+            "synops_budget",
+            "synops_weight",
+            "rate_weight",
             "homeostatic_rate",
             "temperature_epochs",
             "max_shift",
@@ -114,6 +128,19 @@ class TrainConfig:
             raise ValueError("training: learning_rate must be positive, label_smoothing in [0, 1)")
         if not 0 <= self.ema_decay < 1 or not 0 <= self.random_erasing <= 1:
             raise ValueError("training: ema_decay must be in [0, 1), random_erasing in [0, 1]")
+        if 0 < self.synops_budget < 1:
+            raise ValueError(
+                f"training: synops_budget={self.synops_budget} is a number of synaptic operations per "
+                f"image, not a share; `spikingmoe energy` tells how many a run uses"
+            )
+        if not 0 <= self.rate_target < 1:
+            raise ValueError(
+                f"training: rate_target={self.rate_target} is spikes per neuron and step; use 0 to below 1"
+            )
+        if self.rate_target and not self.rate_weight:
+            raise ValueError(
+                f"training: rate_target={self.rate_target} needs a rate_weight above 0; try 10"
+            )
         if not 0 <= self.rand_augment_magnitude <= 10:
             raise ValueError(
                 f"training: rand_augment_magnitude={self.rand_augment_magnitude} must be in 0..10"
@@ -136,6 +163,11 @@ class TrainConfig:
                 f"training: temperature_epochs={self.temperature_epochs} has nothing to lower; "
                 f"use an initial_temperature above 1, or 0 epochs"
             )
+
+    @property
+    def pays_for_spikes(self) -> bool:
+        """Whether the loss has a term of spikes or synaptic operations."""
+        return bool(self.synops_budget or self.synops_weight or self.rate_weight)
 
     def as_dict(self) -> dict[str, object]:
         """JSON values; `train_config` reads them back."""

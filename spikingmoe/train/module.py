@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -23,7 +24,9 @@ from spikingmoe.train.devices import joint_routing, share_norm_statistics
 from spikingmoe.train.generators import generator_states, restore_generators
 from spikingmoe.train.health import Health, TrainingError
 from spikingmoe.train.loader import IndexBatch
+from spikingmoe.train.operations import OperationMeter
 from spikingmoe.train.optim import learning_rate_share, make_optimizer, temperature
+from spikingmoe.train.penalty import RELAY_IMAGES, SpikePenalty
 from spikingmoe.train.record import TrainingRecord
 from spikingmoe.train.sums import EpochSums
 
@@ -31,6 +34,7 @@ __all__ = ["TrainingError", "TrainingModule"]
 
 Batch = IndexBatch | tuple[Tensor, Tensor]
 SUMS, GENERATORS, RECORD = "epoch_sums", "generators", "record"  # keys of a checkpoint
+PENALTY = "spike_penalty"  # another, of trainings that pay for spikes
 RANK_STRIDE = 2**40  # keeps the noise of several devices apart
 
 
@@ -66,6 +70,10 @@ class TrainingModule(L.LightningModule):
         self.health = Health(config.learning_rate)
         self.record = TrainingRecord()
         self.activity = Activity(model)
+        self.penalty: SpikePenalty | None = None
+        if config.pays_for_spikes and model.config.is_spiking:
+            steps = config.epochs * steps_per_epoch
+            self.penalty = SpikePenalty(config, OperationMeter(model), steps)
         self.last_total = 0  # samples of the last step, over all devices
         self._generators: dict[str, Any] | None = None
         self._within_epoch = False  # a run that goes on there does not start an epoch
@@ -84,6 +92,9 @@ class TrainingModule(L.LightningModule):
     def on_train_start(self) -> None:
         for part in (self.samples, self.validation, self.sums, self.health, self.record):
             part.to(self.device)
+        if self.penalty is not None:
+            self.penalty.to(self.device)
+            self.penalty.check(model_input(self._few_images()))
         if self._within_epoch:
             self._set_temperature()
         if (
@@ -108,11 +119,14 @@ class TrainingModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, targets, own, total = self._training_batch(batch, batch_index)
         self._seed_noise(batch_index)
-        out = self.model(images)
-        loss = F.cross_entropy(
-            out.logits.float(), targets, label_smoothing=self.config.label_smoothing
-        )
-        loss = loss + self._routing_loss(out.routing)
+        with self._watching():
+            out = self.model(images)
+            loss = F.cross_entropy(
+                out.logits.float(), targets, label_smoothing=self.config.label_smoothing
+            )
+            loss = loss + self._routing_loss(out.routing)
+            if self.penalty is not None:
+                loss = loss + self.penalty.loss(self.penalty.meter.measure(images), own).float()
         self.health.note(loss, self.current_epoch, batch_index)
         share = own / total
         self.model.adapt(joint_routing(out.routing, share), self.config.homeostatic_rate)
@@ -122,6 +136,10 @@ class TrainingModule(L.LightningModule):
         if own == total:
             return loss
         return loss * (share * self.trainer.world_size)  # devices' gradients are averaged
+
+    def _watching(self) -> AbstractContextManager[None]:
+        """Of a forward pass whose spikes are paid for; nothing otherwise."""
+        return nullcontext() if self.penalty is None else self.penalty.meter.watching()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         share_norm_statistics(self.model)  # not sooner: the gradients need them as they were
@@ -170,8 +188,11 @@ class TrainingModule(L.LightningModule):
             (images, labels), own = self.validation.batch(batch.index), batch.own
         else:
             images, labels, own = model_input(batch[0]), batch[1], len(batch[1])
-        with torch.autocast(self.device.type, enabled=False):  # as `evaluate` does
+        # Without autocast, as `evaluate` does.
+        with torch.autocast(self.device.type, enabled=False), self._watching():
             out = self.model(images)
+            if self.penalty is not None:
+                self.penalty.note_validation(self.penalty.meter.measure(images), own)
         self.sums.add_validation(out.logits, labels, own)
         if own:
             self.activity.note(out.routing, own)
@@ -184,24 +205,36 @@ class TrainingModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.health.check()
+        paid = {} if self.penalty is None else self.penalty.end_epoch(self._few_images())
         self.history.append(
             {
                 "epoch": float(self.current_epoch),
                 **self.sums.record(),
+                **paid,
                 "learning_rate": self._learning_rate(),
             }
         )
         self.record.activity.append(self.activity.record(self.device))
 
+    def _few_images(self) -> Tensor:
+        """(S, ...) held-out images, or training images where none are held out."""
+        split = self.samples if self.config.train_on_validation else self.validation
+        images, _ = split.batch(torch.arange(min(RELAY_IMAGES, len(split))))
+        return images.transpose(0, 1) if images.ndim == 5 else images
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[SUMS] = self.sums.total()
         checkpoint[GENERATORS] = generator_states()
         checkpoint[RECORD] = self.record.state()
+        if self.penalty is not None:
+            checkpoint[PENALTY] = self.penalty.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.sums.load(checkpoint[SUMS], self.global_rank)
         self._generators = checkpoint[GENERATORS]
         self.record.load(checkpoint[RECORD])
+        if self.penalty is not None:
+            self.penalty.load(checkpoint[PENALTY])
         self._within_epoch = checkpoint[ABOUT]["steps"] > 0
 
     def configure_optimizers(self):

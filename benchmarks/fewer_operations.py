@@ -1,0 +1,221 @@
+"""Fewer synaptic operations for the same accuracy: budgets, firing-rate targets, steps, early exit.
+
+    python benchmarks/fewer_operations.py --json benchmarks/results/fewer_operations_digits.json
+
+For each seed the digits preset is trained freely, with budgets that are shares of what the free network
+uses on validation images, and with firing-rate targets. Of each network: whole windows, windows of
+fewer steps, and early exit with a threshold chosen on validation images. Operations are
+counted by the reference on all test images. A row is written as soon as it is there; a second call
+goes on where the first ended. The table and the picture lie beside the JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from harness import Report
+
+from hardware.early_exit import choose_threshold
+from spikingmoe.cli.fewer_steps import exit_row, record_split, steps_row
+from spikingmoe.config import TrainConfig, get_preset
+from spikingmoe.data import load_data
+from spikingmoe.data.image_data import ImageData
+from spikingmoe.train.fit import train
+
+BUDGETS = (0.6, 0.4, 0.25, 0.8)
+RATES = (0.1, 0.05)
+RATE_WEIGHT = 30.0
+ALLOWED = 0.005  # of the validation images, that early exit may cost
+FREE = "free"
+
+
+def variants(
+    settings: TrainConfig, free_synops: float, budgets: list[float]
+) -> dict[str, TrainConfig]:
+    """Recipes by name; budgets up to 1 are shares of `free_synops`, others operations per image."""
+    return {
+        **{
+            f"budget {b:g}": replace(settings, synops_budget=b * free_synops if b <= 1 else b)
+            for b in budgets
+        },
+        **{
+            f"rate {rate}": replace(settings, rate_target=rate, rate_weight=RATE_WEIGHT)
+            for rate in RATES
+        },
+    }
+
+
+def measure(
+    settings: TrainConfig, data: ImageData, folder: Path, report: Report, variant: str
+) -> float:
+    """Train, add one row per way of reading the network; its operations on validation images."""
+    run = train(get_preset("digits"), settings, data, folder, resume=True)
+    held_out, test = record_split(run, data.validation), record_split(run, data.test)
+    whole = run.model_config.time_steps
+    validated = steps_row(held_out, data.validation, whole)
+    common = {
+        "variant": variant,
+        "seed": settings.seed,
+        "epochs": settings.epochs,
+        "n": len(data.test),
+        "budget": settings.synops_budget or None,
+    }
+    for steps in range(1, whole + 1):
+        chosen = steps_row(held_out, data.validation, steps)
+        report.add(
+            **common,
+            reading=f"{steps} steps",
+            validation_accuracy=chosen["accuracy"],
+            validation_synops=chosen["synops_per_sample"],
+            **steps_row(test, data.test, steps),
+        )
+    threshold = choose_threshold(held_out, data.validation.labels.numpy(), loss=ALLOWED)
+    report.add(**common, reading="early exit", **exit_row(test, data.test, threshold))
+    return validated["synops_per_sample"]
+
+
+def run(args: argparse.Namespace) -> Report:
+    """All rows that `args` asks for; those of an earlier call are taken over."""
+    torch.set_num_threads(1)
+    path, data = Path(args.json), load_data("digits")
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    report = Report(seeds=list(range(args.seeds)), rows=rows)
+    for seed in range(args.seeds):
+        settings = TrainConfig(epochs=args.epochs, seed=seed)
+        work = [(FREE, settings)]
+        while work:
+            variant, recipe = work.pop(0)
+            done = [r for r in report.rows if (r["variant"], r["seed"]) == (variant, seed)]
+            if not done:
+                folder = Path(args.work) / f"{variant.replace(' ', '-')}-seed{seed}"
+                measure(recipe, data, folder, report, variant)
+                report.write(path)
+                done = [r for r in report.rows if (r["variant"], r["seed"]) == (variant, seed)]
+            if variant == FREE:
+                free = next(r for r in done if r["reading"] == f"{whole_steps()} steps")
+                used = float(str(free["validation_synops"]))
+                work += variants(settings, used, args.budgets).items()
+    return report
+
+
+def whole_steps() -> int:
+    """Steps of a whole window."""
+    return get_preset("digits").time_steps
+
+
+def means(rows: list[dict]) -> list[dict[str, object]]:
+    """Rows of one variant and reading as one: means over seeds, and how many there were."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["reading"]), []).append(row)
+    found = []
+    for (variant, reading), same in groups.items():
+        numbers = ("accuracy", "synops_per_sample", "steps", "latency_steps", "interval_steps")
+        mean = {name: statistics.mean(r[name] for r in same) for name in numbers}
+        flying = [r["synops_per_sample_in_flight"] for r in same if reading == "early exit"]
+        found.append(
+            {
+                "variant": variant,
+                "reading": reading,
+                "seeds": len(same),
+                **mean,
+                "in_flight": statistics.mean(flying) if flying else None,
+            }
+        )
+    return found
+
+
+def table(report: Report) -> str:
+    """The means as Markdown."""
+    lines = [
+        "| training | reading | seeds | accuracy | synaptic operations | with those in flight | steps "
+        "| latency (steps) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in means(report.rows):
+        flying = f"{row['in_flight']:,.0f}" if row["in_flight"] is not None else ""
+        lines.append(
+            f"| {row['variant']} | {row['reading']} | {row['seeds']} | {100 * row['accuracy']:.2f} % "  # type: ignore[operator]
+            f"| {row['synops_per_sample']:,.0f} | {flying} | {row['steps']:.2f} "
+            f"| {row['latency_steps']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw(report: Report, path: Path) -> None:
+    """Accuracy against operations, and latency beside operations."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    rows, whole = means(report.rows), f"{whole_steps()} steps"
+    kinds = {"free": "o", "budget": "s", "rate": "^"}
+    for kind, marker in kinds.items():
+        own = [r for r in rows if str(r["variant"]).startswith(kind)]
+        for label, chosen, filled in (
+            (f"{kind}, whole windows", [r for r in own if r["reading"] == whole], True),
+            (f"{kind}, early exit", [r for r in own if r["reading"] == "early exit"], False),
+        ):
+            x = [float(str(r["synops_per_sample"])) / 1e3 for r in chosen]
+            y = [100 * float(str(r["accuracy"])) for r in chosen]
+            colour = {"free": "#33404d", "budget": "#0f9d8a", "rate": "#d9304f"}[kind]
+            face = colour if filled else "none"
+            if x:
+                left.scatter(x, y, marker=marker, facecolor=face, edgecolor=colour, label=label)
+    shorter = [r for r in rows if r["variant"] == FREE and "steps" in str(r["reading"])]
+    left.plot(
+        [float(str(r["synops_per_sample"])) / 1e3 for r in shorter],
+        [100 * float(str(r["accuracy"])) for r in shorter],
+        color="#33404d", linestyle=":", label="free, 1 to T steps",
+    )  # fmt: skip
+    left.set(xlabel="synaptic operations per image (thousands)", ylabel="test accuracy (%)")
+    left.legend(frameon=False, fontsize=8)
+    free = [r for r in rows if r["variant"] == FREE]
+    labels = [str(r["reading"]) for r in free]
+    right.bar(
+        range(len(free)), [float(str(r["synops_per_sample"])) / 1e3 for r in free], color="#0f9d8a"
+    )
+    right.set_xticks(range(len(free)), labels)
+    right.set_ylabel("synaptic operations (thousands), free network")
+    beside = right.twinx()
+    beside.plot(
+        range(len(free)), [float(str(r["latency_steps"])) for r in free], "D", color="#33404d"
+    )
+    beside.set(ylabel="latency (steps), diamonds", ylim=(0, 40))
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train what is missing, print the table, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--json", required=True, help="results; the table and picture lie beside")
+    parser.add_argument("--work", default="runs/fewer-operations", help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS))
+    parser.add_argument("--draw-only", action="store_true", help="of the rows that there are")
+    args = parser.parse_args(argv)
+    path = Path(args.json)
+    if args.draw_only:
+        content = json.loads(path.read_text())
+        report = Report(seeds=content["seeds"], rows=content["rows"])
+    else:
+        report = run(args)
+        report.write(path)
+    path.with_suffix(".md").write_text(table(report))
+    draw(report, path.with_suffix(".png"))
+    print(table(report))
+    report.print_end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
