@@ -305,7 +305,9 @@ def _cell(column: str, value: object) -> str:
     if isinstance(value, (int, float)):
         if column in ("left", "tolerance"):
             return f"{value:.1e}" if value else "0"
-        return f"{100 * value:+.2f} %" if column == "difference" else f"{value:,.0f}"
+        if column == "difference":
+            return f"{round(100 * value, 2) + 0.0:+.2f} %"  # not -0.00
+        return f"{value:,.0f}"
     return str(value)
 
 
