@@ -21,15 +21,11 @@ from hardware.ir.arithmetic import MAX_V
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, Readout, size
 from hardware.sanafe.counts import resets
-from hardware.sanafe.placement import Placement, SynapseKind
+from hardware.sanafe.detail import SYNAPSES, Detail, DetailLog
+from hardware.sanafe.placement import Placement
 
 sanafe: Any = importlib.import_module("sanafe")  # compiled: type checkers see no names in it
 
-SYNAPSES: dict[SynapseKind, str] = {
-    "dense": "loihi_dense_synapse",
-    "sparse": "loihi_sparse_synapse",
-    "convolution": "loihi_conv_synapse",
-}
 DENDRITE = "loihi_dendrites_delay"
 NEVER = 2**24  # a threshold that no readout can reach: its input stays within 2^23
 SATURATED = MAX_V / 64  # where Loihi's v stops; SANA-FE's goes on
@@ -51,10 +47,14 @@ class Recording:
     latency_us: float = 0.0
     hops: int = 0
     messages: int = 0
+    detail: Detail | None = None
 
 
-def architecture_text(inputs_per_core: int) -> str:
+def architecture_text(inputs_per_core: int, *, log_energy: bool = False) -> str:
     """SANA-FE's Loihi 1, with delays that keep their spikes and only as many input units as are needed.
+
+    Args:
+        log_energy: have it tell the energy of each unit of each core.
 
     Raises:
         BackendError: the installed file is not the one that is known.
@@ -71,6 +71,15 @@ def architecture_text(inputs_per_core: int) -> str:
                 f"run `pip install sanafe==2.2.9`, which is known"
             )
         text = text.replace(old, new)
+    if log_energy:
+        for model, units in (("leaky_integrate_fire", 1), ("current_based", len(SYNAPSES))):
+            line = f"model: {model}\n"
+            if text.count(line) != units:
+                raise BackendError(
+                    f"SANA-FE's file loihi.yaml has not {units} times 'model: {model}'; "
+                    f"run `pip install sanafe==2.2.9`, which is known"
+                )
+            text = text.replace(line, f"{line}{' ' * 16}log_energy: true\n")
     return text
 
 
@@ -80,6 +89,7 @@ class Chip:
     Args:
         streams: what each Input sends, (hardware steps, n).
         recorded: populations whose spikes are kept; readouts are in any case.
+        in_detail: keep the energy of each core, and every message by sender and core.
     """
 
     def __init__(
@@ -88,14 +98,19 @@ class Chip:
         placement: Placement,
         streams: dict[str, np.ndarray],
         recorded: list[str],
+        *,
+        in_detail: bool = False,
     ) -> None:
+        self.cores, self.in_detail = placement.cores_used, in_detail
         self.graph, self.steps = graph, len(next(iter(streams.values())))
         # Membranes are traced in the order of the groups' names.
         self.groups = {name: f"p{index:06d}" for index, name in enumerate(graph.populations)}
         self.names = {group: name for name, group in self.groups.items()}
         self.recorded = recorded
         slots = _input_slots(graph, placement)
-        text = architecture_text(max((int(s.max()) for s in slots.values()), default=0))
+        text = architecture_text(
+            max((int(s.max()) for s in slots.values()), default=0), log_energy=in_detail
+        )
         architecture = _load_architecture(text)
         network = sanafe.Network()
         groups = {name: self._create(network, name, placement) for name in graph.populations}
@@ -162,6 +177,7 @@ class Chip:
             }
         )
         neurons = self.chip.mapped_neuron_groups
+        log = DetailLog(self.names, self.cores) if self.in_detail else None
         for step in range(self.steps):
             for name in traced:
                 if resets(self.graph, name, step):
@@ -174,6 +190,7 @@ class Chip:
                 spike_trace=True,
                 potential_trace=True,
                 perf_trace=True,
+                message_trace=self.in_detail or None,
             )
             for address in result["spike_trace"][0]:
                 name = self.names[address.group_name]
@@ -192,7 +209,11 @@ class Chip:
             recording.latency_us += 1e6 * result["sim_time"]
             recording.messages += result["packets_sent"]
             recording.hops += sum(result["perf_trace"]["hops"])
+            if log is not None:
+                log.note(result)
             progress(step + 1)
+        if log is not None:
+            recording.detail = log.detail()
         return recording
 
 

@@ -23,6 +23,7 @@ from hardware.ir.reference import Progress, check_inputs, input_values, run_meta
 from hardware.ir.stream import stream_steps, window_view
 from hardware.lava.job import JobFolder, job_folder
 from hardware.lava.supervisor import sigterm_raises
+from hardware.sanafe.detail import Detail
 from hardware.sanafe.legal import legalise
 from hardware.sanafe.placement import place_neurons
 from hardware.trace import SpikeTrace
@@ -55,8 +56,13 @@ def run_sanafe(
     record: Iterable[str] | None = None,
     progress: Progress | None = None,
     limits: Limits | None = None,
+    in_detail: bool = False,
 ) -> SpikeTrace:
     """Simulate a balanced graph in fixed point; arguments and result as `run_reference`.
+
+    Args:
+        in_detail: keep parts of the network on cores of their own, and give `detail`
+            (`hardware.sanafe.detail.Detail`) in the trace's meta. Slower.
 
     Returns:
         A trace whose meta has, over all samples, `energy_pj` by part of the chip, `hops`, `messages`
@@ -73,7 +79,7 @@ def run_sanafe(
     limits = limits or Limits()
     started, samples = time.perf_counter(), len(inputs)
     keep = list(graph.populations if record is None else dict.fromkeys(record))
-    placement = place_neurons(legal)
+    placement = place_neurons(legal, parts_apart=in_detail)
     memory = limits.memory_bytes or BASE_BYTES + BYTES_PER_SYNAPSE * count_synapses(legal)
     depth, told = max(legal.depth.values()), -1
 
@@ -92,8 +98,10 @@ def run_sanafe(
         np.savez(job.path / "cores.npz", **numbered)  # type: ignore[arg-type]
         names = [n for n in keep if not isinstance(graph.populations[n], Input)]
         settings = {"record": names, "kinds": placement.kinds, "memory_bytes": memory}
+        settings |= {"in_detail": in_detail}
         job.write("job.json", settings | {"parent": os.getpid()})
         status = _watch(job, limits.seconds, report)
+        detail = {"detail": Detail.load(job.path / "detail.npz")} if in_detail else {}
         received = {
             name: window_view(legal, name, _read(job, legal, index, name), samples)
             for index, name in enumerate(status["tracks"])
@@ -107,6 +115,7 @@ def run_sanafe(
         "hardware_steps": stream_steps(legal, samples),
         "warnings": list(placement.problems),
         **{key: value for key, value in status.items() if key != "tracks"},
+        **detail,
     }
     logits = to_logits(graph, received[graph.readout.name])
     return SpikeTrace(spikes={name: received[name] for name in keep}, logits=logits, meta=meta)

@@ -64,7 +64,8 @@ def _run(job: JobFolder, settings: dict[str, Any]) -> dict[str, Any]:
             stream = input_stream(graph, population, inputs)
             streams[name] = stream.reshape(len(stream), -1)
     started = time.perf_counter()
-    chip = Chip(graph, Placement(cores, settings["kinds"]), streams, settings["record"])
+    placement = Placement(cores, settings["kinds"])
+    chip = Chip(graph, placement, streams, settings["record"], in_detail=settings["in_detail"])
     built = time.perf_counter()
     done = np.load(job.progress, mmap_mode="r+", allow_pickle=False)
 
@@ -74,6 +75,8 @@ def _run(job: JobFolder, settings: dict[str, Any]) -> dict[str, Any]:
     recording = chip.run(note)
     for index, name in enumerate(recording.sent):
         np.save(job.track(index), recording.sent[name], allow_pickle=False)
+    if recording.detail is not None:
+        recording.detail.save(job.path / "detail.npz")
     return {
         "tracks": list(recording.sent),
         "energy_pj": recording.energy_pj,

@@ -208,6 +208,7 @@ def test_events_worked_by_hand() -> None:
         # a: the messages of steps 1 and 2; v = 4 is gone at step 3, where a window begins.
         # out: the spike's message at step 2, its value at step 3.
         soma_changes=2 + 2,
+        late_clears=1,  # of out, at step 3
         soma_spikes=1,
         messages=2 + 1,
         hops_east_west=2,

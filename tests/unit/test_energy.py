@@ -300,6 +300,23 @@ def test_a_trace_that_does_not_belong_is_refused(small):
         count_operations(graph, replace(trace, spikes=empty, logits=trace.logits[:0]))
 
 
+def test_a_trace_of_the_same_network_with_other_weights_is_refused(small):
+    """Same names, shapes and spikes: only the fingerprint can tell."""
+    graph, trace = small
+    first, *others = graph.synapses
+    other = graph.with_(synapses=[replace(first, weight=first.weight * 1.001), *others])
+    assert list(other.populations) == list(graph.populations)
+    twin = run_reference(other, np.ones((trace.samples, 1, 3)))
+    assert all(twin.spikes[n].shape == s.shape for n, s in trace.spikes.items())
+    assert trace.meta["fingerprint"] == graph.fingerprint != other.fingerprint
+    for call in (count_operations, estimate):
+        with refused("the trace was recorded from another graph"):
+            call(other, trace)
+        with refused("the trace was recorded from another graph"):
+            call(graph, twin)
+        call(other, twin)
+
+
 def test_delays_that_are_not_balanced_are_refused(small):
     graph, trace = small
     late = graph.with_(synapses=[replace(graph.synapses[0], delay=3), *graph.synapses[1:]])
