@@ -65,24 +65,6 @@ class Grid:
             number = number[..., None] * piece + axis
         return number.reshape(-1)
 
-    def overlapping(
-        self, low: tuple[int, ...], high: tuple[int, ...]
-    ) -> Iterator[tuple[int, Block]]:
-        """(number, block) of the blocks that reach into a box."""
-        ranges = [
-            range(max(0, a // w), min(p, math.ceil(h / w)))
-            for a, h, w, p in zip(low, high, self.widths, self.pieces, strict=True)
-        ]
-        for index in itertools.product(*ranges):
-            number = 0
-            for i, piece in zip(index, self.pieces, strict=True):
-                number = number * piece + i
-            start = tuple(i * w for i, w in zip(index, self.widths, strict=True))
-            stop = tuple(
-                min(s + w, n) for s, w, n in zip(start, self.widths, self.shape, strict=True)
-            )
-            yield number, Block(self.population, start, stop)
-
 
 def whole(population: str, shape: tuple[int, ...]) -> Grid:
     """A grid of one block, but for maps: their first axis is cut at powers of two.

@@ -11,7 +11,7 @@ import numpy as np
 
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense
-from hardware.loihi.blocks import Block
+from hardware.loihi.blocks import Block, Grid
 from hardware.loihi.chips import Chip
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]
@@ -65,17 +65,38 @@ def demand_of(graph: SpikeGraph, chip: Chip, block: Block) -> Demand:
 
 def receptive_box(graph: SpikeGraph, synapse: Conv2d, block: Block) -> Box:
     """The box of source neurons (height, width, channels) that a convolution lets the block see."""
-    height, width, channels = graph.populations[synapse.source].shape
-    low, high = [], []
-    for axis, size in ((0, height), (1, width)):
-        stride, padding = synapse.stride[axis], synapse.padding[axis]
-        reach = synapse.dilation[axis] * (synapse.weight.shape[2 + axis] - 1)
-        low.append(max(0, block.low[axis] * stride - padding))
-        high.append(min(size, (block.high[axis] - 1) * stride - padding + reach + 1))
-    per_group_out = synapse.weight.shape[0] // synapse.groups
-    per_group_in = channels // synapse.groups
-    first, last = block.low[2] // per_group_out, (block.high[2] - 1) // per_group_out
-    return (*low, first * per_group_in), (*high, (last + 1) * per_group_in)
+    spans = [
+        _receptive_span(graph, synapse, axis, low, high)
+        for axis, (low, high) in enumerate(zip(block.low, block.high, strict=True))
+    ]
+    return tuple(low for low, _ in spans), tuple(high for _, high in spans)
+
+
+def receptive_spans(
+    graph: SpikeGraph, synapse: Conv2d, targets: Grid
+) -> list[list[tuple[int, int]]]:
+    """The same along each axis, for each piece of a grid of blocks."""
+    return [
+        [
+            _receptive_span(graph, synapse, axis, start, min(start + width, n))
+            for start in range(0, n, width)
+        ]
+        for axis, (n, width) in enumerate(zip(targets.shape, targets.widths, strict=True))
+    ]
+
+
+def _receptive_span(
+    graph: SpikeGraph, synapse: Conv2d, axis: int, low: int, high: int
+) -> tuple[int, int]:
+    size = graph.populations[synapse.source].shape[axis]
+    if axis == 2:
+        per_group_out = synapse.weight.shape[0] // synapse.groups
+        per_group_in = size // synapse.groups
+        first, last = low // per_group_out, (high - 1) // per_group_out
+        return first * per_group_in, (last + 1) * per_group_in
+    stride, padding = synapse.stride[axis], synapse.padding[axis]
+    reach = synapse.dilation[axis] * (synapse.weight.shape[2 + axis] - 1)
+    return max(0, low * stride - padding), min(size, (high - 1) * stride - padding + reach + 1)
 
 
 def _of_synapse(

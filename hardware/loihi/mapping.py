@@ -12,7 +12,7 @@ from hardware.errors import MappingError
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, is_graded
 from hardware.loihi.chips import Chip, get_chip
-from hardware.loihi.edges import messages_between
+from hardware.loihi.edges import traffic_between
 from hardware.loihi.layout import CoreLayout
 from hardware.loihi.partition import Partition, partition, worst_limit
 from hardware.loihi.placement import (
@@ -220,13 +220,10 @@ def map_graph(
     check_rate(rate)
     sent = messages_sent(graph, trace, rate)
     cut = partition(graph, limits, pack=pack)
-    between = messages_between(graph, cut.edges, len(cut.blocks), sent)
     core_of = np.empty(len(cut.blocks), dtype=np.int64)
     for number, core in enumerate(cut.cores):
         core_of[list(core.blocks)] = number
-    traffic = np.zeros((len(cut.cores), len(cut.cores)))
-    source, target = np.nonzero(between)
-    np.add.at(traffic, (core_of[source], core_of[target]), between[source, target])
+    traffic = traffic_between(graph, cut.edges, core_of, sent)
     mesh = build_mesh(limits, len(cut.cores))
     return MappingReport(
         chip=limits,

@@ -10,7 +10,7 @@ from hardware.ir.graph import SpikeGraph
 from hardware.loihi.blocks import Block, Grid, whole
 from hardware.loihi.chips import Chip
 from hardware.loihi.demands import Demand, demand_of
-from hardware.loihi.edges import Edges, find_edges
+from hardware.loihi.edges import Edges, find_connections, find_edges
 
 #: How many of the cores opened last are tried for a block, before a new one is opened.
 OPEN_CORES = 64
@@ -62,9 +62,10 @@ def partition(graph: SpikeGraph, chip: Chip, *, pack: bool = True) -> Partition:
     for name in graph.order:
         grid = whole(name, graph.populations[name].shape)
         grids[name] = _cut_to_fit(graph, chip, grid, cut_by, too_large)
+    connections = find_connections(graph)
     for _ in range(MOST_ROUNDS):
         blocks = [block for name in grids for block in grids[name]]
-        edges = find_edges(graph, chip, grids)
+        edges = find_edges(graph, chip, grids, connections)
         demands = _with_axons(graph, chip, blocks, edges)
         if not _cut_for_axons(graph, chip, grids, blocks, demands, cut_by, too_large):
             break

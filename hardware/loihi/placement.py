@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_matrix
 
 from hardware.loihi.chips import Chip
 
@@ -70,13 +71,31 @@ def build_mesh(chip: Chip, cores: int) -> Mesh:
     )
 
 
+@dataclass(frozen=True)
+class Flows:
+    """Traffic as a list, an entry per (source core, target core) with messages."""
+
+    source: np.ndarray
+    target: np.ndarray
+    amount: np.ndarray
+
+    @staticmethod
+    def of(traffic: np.ndarray) -> Flows:
+        """Of a matrix (cores, cores)."""
+        source, target = np.nonzero(traffic)
+        return Flows(source, target, traffic[source, target].astype(np.float64))
+
+    def cost(self, mesh: Mesh, slot: np.ndarray) -> Placement:
+        """With cores in these slots."""
+        own, other = slot[self.source], slot[self.target]
+        away = mesh.chip[own] != mesh.chip[other]
+        hops = float(self.amount @ mesh.distance(own, other))
+        return Placement(slot, hops, float(self.amount[away].sum()))
+
+
 def evaluate(mesh: Mesh, slot: np.ndarray, traffic: np.ndarray) -> Placement:
     """What `traffic` (cores, cores) costs with cores in these slots."""
-    source, target = np.nonzero(traffic)
-    amount = traffic[source, target].astype(np.float64)
-    hops = amount @ mesh.distance(slot[source], slot[target])
-    away = mesh.chip[slot[source]] != mesh.chip[slot[target]]
-    return Placement(slot, float(hops), float(amount[away].sum()))
+    return Flows.of(traffic).cost(mesh, slot)
 
 
 def row_major(mesh: Mesh, traffic: np.ndarray) -> Placement:
@@ -86,9 +105,9 @@ def row_major(mesh: Mesh, traffic: np.ndarray) -> Placement:
 
 def random_placements(mesh: Mesh, traffic: np.ndarray, seed: int) -> list[Placement]:
     """Cores in slots drawn at random, a few times."""
-    generator = np.random.default_rng(seed)
+    generator, flows = np.random.default_rng(seed), Flows.of(traffic)
     return [
-        evaluate(mesh, generator.permutation(len(mesh.row))[: len(traffic)], traffic)
+        flows.cost(mesh, generator.permutation(len(mesh.row))[: len(traffic)])
         for _ in range(RANDOM_PLACEMENTS)
     ]
 
@@ -103,12 +122,12 @@ def place(mesh: Mesh, traffic: np.ndarray, seed: int = 0) -> Placement:
         traffic: (cores, cores) messages per sample.
     """
     cores, slots = len(traffic), len(mesh.row)
-    both = (traffic + traffic.T).astype(np.float64)
-    np.fill_diagonal(both, 0.0)
+    flows = Flows.of(traffic)
     starts = [_snake(mesh)[:cores], np.arange(cores)]
-    best = min((evaluate(mesh, slot, traffic) for slot in starts), key=lambda p: p.hops)
+    best = min((flows.cost(mesh, slot) for slot in starts), key=lambda p: p.hops)
     if cores < 2 or best.hops == 0:
         return best
+    talks = _neighbours(flows, cores)
     where, used_by = best.slot.copy(), np.full(slots, -1)
     used_by[where] = np.arange(cores)
     generator = np.random.default_rng(seed)
@@ -117,10 +136,10 @@ def place(mesh: Mesh, traffic: np.ndarray, seed: int = 0) -> Placement:
     chosen, to = generator.integers(cores, size=swaps), generator.integers(slots, size=swaps)
     luck = generator.random(swaps)
     for core, slot, warmth, chance in zip(chosen, to, heat, luck, strict=True):
-        gain = _gain(mesh, both, where, core, slot, int(used_by[slot]))
+        gain = _gain(mesh, talks, where, core, slot, int(used_by[slot]))
         if gain >= 0 or chance < math.exp(gain / warmth):
             _swap(where, used_by, core, slot)
-    return min(best, evaluate(mesh, where, traffic), key=lambda p: p.hops)
+    return min(best, flows.cost(mesh, where), key=lambda p: p.hops)
 
 
 def _snake(mesh: Mesh) -> np.ndarray:
@@ -129,17 +148,49 @@ def _snake(mesh: Mesh) -> np.ndarray:
     return np.lexsort((forth, mesh.row, mesh.chip))
 
 
+def _neighbours(flows: Flows, cores: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each core: the others that it talks to or hears, and messages both ways."""
+    one_way = coo_matrix((flows.amount, (flows.source, flows.target)), shape=(cores, cores)).tocsr()
+    both = (one_way + one_way.T).tocsr()
+    both.setdiag(0.0)
+    both.eliminate_zeros()
+    both.sort_indices()
+    spans = zip(both.indptr, both.indptr[1:], strict=False)
+    return [(both.indices[a:b], both.data[a:b]) for a, b in spans]
+
+
 def _gain(
-    mesh: Mesh, both: np.ndarray, where: np.ndarray, core: int, slot: int, other: int
+    mesh: Mesh,
+    talks: list[tuple[np.ndarray, np.ndarray]],
+    where: np.ndarray,
+    core: int,
+    slot: int,
+    other: int,
 ) -> float:
     """Hops that are saved if `core` and what is in `slot` change places."""
     own = where[core]
-    change = mesh.distance(np.asarray(own), where) - mesh.distance(np.asarray(slot), where)
-    pull = both[core] - both[other] if other >= 0 else both[core].copy()
-    pull[core] = 0.0
+    gain = _saved(mesh, talks[core], where, own, slot, other)
     if other >= 0:
-        pull[other] = 0.0  # they stay as far apart as they are
-    return float(pull @ change)
+        gain += _saved(mesh, talks[other], where, slot, own, core)
+    return gain
+
+
+def _saved(
+    mesh: Mesh,
+    talks: tuple[np.ndarray, np.ndarray],
+    where: np.ndarray,
+    start: int,
+    end: int,
+    partner: int,
+) -> float:
+    """Hops that a core saves by moving from `start` to `end`, from which its partner comes."""
+    others, messages = talks
+    at = where[others]
+    row, column = mesh.row[at], mesh.column[at]
+    change = abs(mesh.row[start] - row) + abs(mesh.column[start] - column)
+    change -= abs(mesh.row[end] - row) + abs(mesh.column[end] - column)
+    change[others == partner] = 0  # they stay as far apart as they are
+    return float(messages @ change)
 
 
 def _swap(where: np.ndarray, used_by: np.ndarray, core: int, slot: int) -> None:
