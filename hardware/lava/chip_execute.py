@@ -13,9 +13,10 @@ from typing import Any
 
 from hardware.errors import BackendError
 from hardware.lava.compat import lava_imports
-from hardware.lava.execute import CHANNEL_SLOTS, FIXED, actors, run
+from hardware.lava.execute import FIXED, actors, run
 from hardware.lava.network import Network
 from hardware.lava.recorder import Recorder, recorder_model
+from hardware.lava.system import CHANNEL_SLOTS
 
 with lava_imports():
     from lava.magma.compiler.compiler_graphs import ProcGroupDiGraphs
@@ -29,7 +30,7 @@ with lava_imports():
     from lava.proc.io.source import RingBuffer as Source
     from lava.utils import loihi
 
-__all__ = ["CHANNEL_SLOTS", "actors", "run", "start"]
+__all__ = ["actors", "run", "start"]
 
 HOST, BINARY, GENERATION = "NXSDKHOST", "HOST_BINARY", "LOIHI_GEN"  # what Intel's package reads
 

@@ -8,6 +8,7 @@ from hardware.lava.compat import lava_imports
 from hardware.lava.free_running import free_running
 from hardware.lava.network import Network
 from hardware.lava.recorder import Recorder, recorder_model
+from hardware.lava.system import CHANNEL_SLOTS
 
 with lava_imports():
     from lava.magma.compiler.compiler_graphs import ProcGroupDiGraphs
@@ -24,7 +25,6 @@ with lava_imports():
     from lava.proc.sparse.process import Sparse
 
 Schedule = Literal["free", "stepwise"]
-CHANNEL_SLOTS = 2  # Lava's default of 64 takes 32 times the shared memory
 
 FLOAT = {
     source.RingBuffer: source.PySendModelFloat,

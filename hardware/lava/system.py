@@ -100,6 +100,20 @@ def shared_memory_of(pid: int) -> set[str]:
 
 
 AMPLE_DESCRIPTORS = 65_536  # the estimate of what is needed need not be sharp
+SPARE_DESCRIPTORS = 64
+PER_PROCESS, PER_CONNECTION = 10, 3  # descriptors of the worker, measured on Lava 0.10, rounded up
+CHANNEL_SLOTS = 2  # Lava's default of 64 takes 32 times the shared memory
+PAGE = 4096
+
+
+def descriptors_needed(processes: int, connections: int) -> int:
+    """Files that the worker of a Lava run has open at once."""
+    return PER_PROCESS * (processes + 1) + PER_CONNECTION * connections + SPARE_DESCRIPTORS
+
+
+def shared_memory_needed(processes: int, connections: int, message_bytes: int) -> int:
+    """Bytes in /dev/shm of a Lava run whose connections carry `message_bytes` a step in all."""
+    return CHANNEL_SLOTS * (message_bytes + (connections + 2 * processes) * PAGE)
 
 
 def raise_descriptor_limit(needed: int, processes: int) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 
 from hardware.errors import BackendError, HardwareError
 from hardware.lava.job import JobFolder
-from hardware.lava.system import die_with_parent, raise_descriptor_limit, require_shared_memory
-
-SPARE_DESCRIPTORS = 64
-PER_PROCESS, PER_CONNECTION = 10, 3  # descriptors of the worker, measured on Lava 0.10, rounded up
-PAGE = 4096
+from hardware.lava.system import (
+    descriptors_needed,
+    die_with_parent,
+    raise_descriptor_limit,
+    require_shared_memory,
+    shared_memory_needed,
+)
 
 
 def main() -> None:
@@ -73,13 +75,9 @@ def _run(job: JobFolder, settings: dict) -> None:
     network = build_network(
         graph, inputs, tracks=tracks, progress_path=job.progress, conv_as=settings["conv_as"]
     )
-    processes = len(network.processes)
-    raise_descriptor_limit(
-        PER_PROCESS * (processes + 1) + PER_CONNECTION * network.connections + SPARE_DESCRIPTORS,
-        processes,
-    )
-    pages = network.connections + 2 * processes
-    require_shared_memory(execute.CHANNEL_SLOTS * (network.message_bytes + pages * PAGE))
+    processes, connections = len(network.processes), network.connections
+    raise_descriptor_limit(descriptors_needed(processes, connections), processes)
+    require_shared_memory(shared_memory_needed(processes, connections, network.message_bytes))
     status = {"phase": "building", "processes": processes, "steps": network.steps}
     job.write("status.json", status)
     execute.start(network, fixed=graph.arithmetic == "fixed", schedule=settings["schedule"])

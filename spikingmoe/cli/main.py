@@ -18,9 +18,11 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 good, 1 a check failed, 2 bad input, 130/143 stopped)."""
-    from spikingmoe.cli.command_line import UsageError, parse
-
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        from spikingmoe.cli.command_line import UsageError, parse
+    except Exception as error:  # a package that the command line is made of is missing or broken
+        return _without_parser(argv, error)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         command, arguments = parse(argv)
@@ -39,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(" ".join(str(error).split()) or "out of memory", BAD_INPUT)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _without_parser(argv: list[str], error: Exception) -> int:
+    if argv[:1] == ["doctor"]:
+        from spikingmoe.cli.doctor import run_bare
+
+        return run_bare(argv[1:], error)
+    return _refuse(f"cannot start: {error}; `spikingmoe doctor` says what is missing", BAD_INPUT)
 
 
 def _is_refusal(error: Exception) -> bool:

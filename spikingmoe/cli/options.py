@@ -13,6 +13,7 @@ from spikingmoe.cli.hardware_options import (
 )
 from spikingmoe.cli.reading_options import (
     bundle_options,
+    doctor_options,
     evaluate_options,
     inspect_options,
     lesion_options,
@@ -46,6 +47,7 @@ COMMANDS = {
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",
     "lesion": "silence experts, heads or the prompt: accuracy per class before and after",
     "bundle": "write a checkpoint that only predicts, with its model card",
+    "doctor": "say what this machine can do, what is missing, and the command that mends it",
 }
 
 PARSERS = {
@@ -67,4 +69,5 @@ PARSERS = {
     "inspect": inspect_options,
     "lesion": lesion_options,
     "bundle": bundle_options,
+    "doctor": doctor_options,
 }

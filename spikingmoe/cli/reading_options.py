@@ -119,3 +119,17 @@ def presets_options(**kwargs: object) -> jsonargparse.ArgumentParser:
 
 def recipes_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     return new_parser(**kwargs)
+
+
+def doctor_options(**kwargs: object) -> jsonargparse.ArgumentParser:
+    parser = new_parser(**kwargs)
+    add_data_dir(parser)
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="import every package and build the fused kernels (up to a few minutes)",
+    )
+    parser.add_argument(
+        "--json", type=str, default=None, metavar="FILE", help="write the checks there too"
+    )
+    return parser

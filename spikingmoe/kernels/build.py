@@ -48,7 +48,7 @@ class KernelWarning(UserWarning):
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
     """The kernels of this machine's CPU, compiled if need be; None (said once) where that fails."""
-    if os.environ.get("SPIKINGMOE_KERNELS", "").lower() == "off":
+    if is_switched_off():
         return None
     try:
         return _load()
@@ -61,6 +61,23 @@ def load_library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+
+
+def is_switched_off() -> bool:
+    """Whether SPIKINGMOE_KERNELS=off asks for the plain form."""
+    return os.environ.get("SPIKINGMOE_KERNELS", "").lower() == "off"
+
+
+def find_compiled() -> tuple[str, Path | None]:
+    """(the compiler, the library that it made before; None where it has not), without compiling.
+
+    Raises:
+        RuntimeError: no compiler.
+    """
+    compiler = _compiler()
+    name = f"cpu-{_digest(compiler)}"
+    found = _cached(cache_folder(), name) or _cached(cache_folder(), f"{SERIAL}{name}")
+    return shlex.join(compiler), found
 
 
 def cache_folder() -> Path:
