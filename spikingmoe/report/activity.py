@@ -6,6 +6,7 @@ import numpy as np
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html, bars, join, table, tag
+from spikingmoe.report.plots import activity_plot, specialisation_plot
 from spikingmoe.report.raster import GROUPS, spiking
 from spikingmoe.report.samples import class_name, silent_tokens
 from spikingmoe.report.style import GROUP_COLOURS, expert_colour
@@ -47,7 +48,12 @@ def experts_section(facts: ReportFacts) -> Html:
                 "here; a row adds up to 100 %.",
                 class_="note",
             ),
-            tag("div", *tables, class_="columns wider"),
+            specialisation_plot(facts),
+            tag(
+                "details",
+                tag("summary", "The same in figures"),
+                tag("div", *tables, class_="columns wider"),
+            ),
         ]
     return join(parts)
 
@@ -143,4 +149,14 @@ def rates_section(facts: ReportFacts) -> Html:
         note += f" {left_out} populations with lower rates are left out."
     if not blocks:
         return tag("p", "No spiking population was recorded.", class_="missing")
-    return join([tag("p", note, class_="note"), tag("div", *blocks, class_="rates")])
+    by_step = "By hardware step, for one image: a row per population, in the order of the network."
+    plot = activity_plot(facts)
+    return join(
+        [
+            tag("p", note, class_="note"),
+            tag("div", *blocks, class_="rates"),
+            join([tag("h3", "When they spike"), tag("p", by_step, class_="note"), plot])
+            if plot
+            else None,
+        ]
+    )

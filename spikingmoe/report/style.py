@@ -83,9 +83,22 @@ stroke-width:2px;text-anchor:middle}
 .picks label{cursor:pointer;border:2px solid var(--line);border-radius:6px;padding:5px 7px;
 font-size:.8rem;text-align:center}
 .sample{display:none}.wrong{color:var(--bad);font-weight:600}.right{color:var(--good)}
+.runpick{position:absolute;opacity:0;pointer-events:none}.run{display:none}
+.runnames{display:flex;flex-wrap:wrap;gap:8px;position:sticky;top:0;z-index:2;background:var(--back);padding:8px 0}
+.runnames label{cursor:pointer;border:2px solid var(--line);border-radius:6px;padding:4px 10px;background:var(--card)}
+.plot{margin:.8em 0;max-width:100%}.plot .drawing{max-width:100%;overflow-x:auto}
+.plot .drawing.vega-embed{display:flex;flex-direction:column}.wideplot .drawing.vega-embed{width:100%}
+.plot .vega-bindings{order:-1;display:flex;flex-wrap:wrap;gap:4px 16px;margin-bottom:6px;font-size:.88rem}
+.plot .vega-bind{display:flex;flex-wrap:wrap;align-items:center;gap:6px;max-width:100%}
+.plot .vega-bind-name{color:var(--soft)}.plot .vega-bind label{display:flex;flex-wrap:wrap;align-items:center;gap:6px}
+.plot select,.plot input{font:inherit;color:var(--ink);background:var(--card);max-width:100%;accent-color:var(--accent)}
+.plot select{border:1px solid var(--line);border-radius:5px;padding:3px 6px}
+.plot .role-axis-grid line{stroke:var(--line)!important}.plot .role-axis-domain line,.plot .role-axis-tick line{stroke:var(--soft)!important}
+#vg-tooltip-element.vg-tooltip{background:var(--card)!important;color:var(--ink)!important;border-color:var(--line)!important}
+#vg-tooltip-element td.key{color:var(--soft)!important}
 details{margin:.6em 0}summary{cursor:pointer;color:var(--accent)}
 @media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}.bar .value{white-space:normal;max-width:9em}.grid4{grid-template-columns:repeat(2,minmax(0,150px))}}
-@media print{.sample{display:block!important}.picks,nav{display:none}section{break-inside:avoid-page}}
+@media print{.sample,.run{display:block!important}.picks,.runnames,nav{display:none}section{break-inside:avoid-page}}
 """
 
 
@@ -93,9 +106,21 @@ def chooser_css(count: int) -> str:
     """Show the chosen sample and mark its label: radio buttons, no script."""
     rules = []
     for i in range(count):
-        rules.append(f"#pick{i}:checked~.samples .sample{i}{{display:block}}")
-        rules.append(f"#pick{i}:checked~.picks label[for=pick{i}]{{border-color:var(--accent)}}")
+        rules.append(f".pick{i}:checked~.samples .sample{i}{{display:block}}")
+        rules.append(f".pick{i}:checked~.picks .for{i}{{border-color:var(--accent)}}")
+        rules.append(f".pick{i}:focus-visible~.picks .for{i}{{outline:2px solid var(--ink)}}")
+    return "".join(rules)
+
+
+def runs_css(count: int) -> str:
+    """The same for whole runs."""
+    rules = []
+    for i in range(count):
+        rules.append(f"#run{i}:checked~.runs .run{i}{{display:block}}")
         rules.append(
-            f"#pick{i}:focus-visible~.picks label[for=pick{i}]{{outline:2px solid var(--ink)}}"
+            f"#run{i}:checked~.runnames [for=run{i}]{{border-color:var(--accent);font-weight:600}}"
+        )
+        rules.append(
+            f"#run{i}:focus-visible~.runnames [for=run{i}]{{outline:2px solid var(--ink)}}"
         )
     return "".join(rules)

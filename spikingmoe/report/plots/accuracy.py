@@ -1,0 +1,75 @@
+"""Accuracies with their 95 % intervals."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import altair as alt
+
+from spikingmoe.report.facts import ReportFacts
+from spikingmoe.report.markup import Html
+from spikingmoe.report.plots.plot import MIDDLE, Row, plot, rows, spec_of
+from spikingmoe.report.wording import BACKENDS, MODELS, interval, label, look, mapping, number
+
+
+def accuracy_plot(facts: ReportFacts) -> Html | None:
+    """A point per backend and twin; None if fewer than two were measured."""
+    values = accuracy_rows(facts.metrics)
+    if len(values) < 2:
+        return None
+    return plot(_spec(len(values)), values, "accuracies with 95 % intervals")
+
+
+def accuracy_rows(metrics: dict[str, Any]) -> list[Row]:
+    """(what, accuracy, low, high, images), shares in percent."""
+    accuracy, tested = mapping(metrics, "accuracy"), mapping(metrics, "accuracy", "test")
+    kept = ("samples", "test", "twins")
+    found: list[Row] = []
+    for name, value in accuracy.items():
+        if name not in kept:
+            _add(found, label(name, BACKENDS), value, accuracy.get("samples"))
+    for name, value in tested.items():
+        if name != "samples":
+            _add(found, f"{label(name, BACKENDS)}, all test images", value, tested.get("samples"))
+    for name, value in mapping(accuracy, "twins").items():
+        _add(found, f"{label(name, MODELS)}, all test images", value, tested.get("samples"))
+    return found
+
+
+def own_accuracy(metrics: dict[str, Any]) -> tuple[float, float] | None:
+    """(share, images) of torch, on the whole test set where it was measured there."""
+    for place in (("accuracy", "test"), ("accuracy",)):
+        share = number(look(metrics, *place, "torch"))
+        samples = number(look(metrics, *place, "samples"))
+        if share is not None and 0 <= share <= 1 and samples is not None and samples >= 1:
+            return share, samples
+    return None
+
+
+def _add(found: list[Row], what: str, value: object, of: object) -> None:
+    share, samples = number(value), number(of)
+    if share is None or samples is None or samples < 1 or not 0 <= share <= 1:
+        return
+    low, high = interval(share, samples)
+    found.append({"what": what, "accuracy": 100 * share, "low": 100 * low, "high": 100 * high,
+                  "images": int(samples)})  # fmt: skip
+
+
+@functools.cache
+def _spec(count: int) -> dict[str, Any]:
+    y = alt.Y("what:N", sort=None, title=None)
+    scale = alt.Scale(zero=False, nice=True)
+    tips = [alt.Tooltip("what:N", title="what"),
+            alt.Tooltip("accuracy:Q", format=".2f", title="accuracy %"),
+            alt.Tooltip("low:Q", format=".2f", title="low"),
+            alt.Tooltip("high:Q", format=".2f", title="high"),
+            alt.Tooltip("images:Q", title="images")]  # fmt: skip
+    base = alt.Chart(rows()).encode(y=y, tooltip=tips)
+    lines = base.mark_rule(color=MIDDLE, strokeWidth=3, opacity=0.6).encode(
+        x=alt.X("low:Q", title="accuracy % (95 % interval)", scale=scale), x2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=90, color="#0f9d8a", opacity=1).encode(
+        x=alt.X("accuracy:Q", scale=scale)
+    )
+    return spec_of((lines + points).properties(width="container", height=22 * count))
