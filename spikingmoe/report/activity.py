@@ -41,17 +41,10 @@ def experts_section(facts: ReportFacts) -> Html:
     if len(facts.labels):
         tables = [_by_class(facts, router) for router in facts.routers]
         parts += [
-            tag("h3", "Routing by class"),
-            tag(
-                "p",
-                f"Share of each class's choices, over the {len(facts.labels)} images recorded "
-                "here; a row adds up to 100 %.",
-                class_="note",
-            ),
             specialisation_plot(facts),
             tag(
                 "details",
-                tag("summary", "The same in figures"),
+                tag("summary", "Shares by class, a table per router"),
                 tag("div", *tables, class_="columns wider"),
             ),
         ]
@@ -149,14 +142,11 @@ def rates_section(facts: ReportFacts) -> Html:
         note += f" {left_out} populations with lower rates are left out."
     if not blocks:
         return tag("p", "No spiking population was recorded.", class_="missing")
-    by_step = "By hardware step, for one image: a row per population, in the order of the network."
     plot = activity_plot(facts)
     return join(
         [
             tag("p", note, class_="note"),
             tag("div", *blocks, class_="rates"),
-            join([tag("h3", "When they spike"), tag("p", by_step, class_="note"), plot])
-            if plot
-            else None,
+            plot,
         ]
     )

@@ -21,9 +21,8 @@ from spikingmoe.report.wording import (
 )
 
 NOTE = (
-    "Points of all runs and their twins, each with its 95 % interval (Wilson) and its low to high cost. Dashed: "
-    "points that no other one beats in accuracy and cost at once. Energies are estimates; runs compare only where they "
-    "were measured on the same images."
+    "Colours tell runs apart, shapes the run itself and its twins. Runs compare only where they were "
+    "measured on the same images."
 )
 
 
@@ -36,7 +35,7 @@ def comparison_section(runs: Mapping[str, ReportFacts]) -> Html:
     plot = pareto_plot(metrics)
     return tag(
         "section", tag("h2", "The runs compared"), tag("div", table(header, rows), class_="wide"),
-        join([tag("h3", "Accuracy against cost"), tag("p", NOTE, class_="note"), plot])
+        join([plot, tag("p", NOTE, class_="note")])
         if plot
         else tag("p", "Accuracy against cost: needs `spikingmoe energy RUN` of these runs.",
                  class_="missing"),

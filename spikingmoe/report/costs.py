@@ -42,9 +42,7 @@ def energy_section(facts: ReportFacts) -> Html | None:
     return join(
         [
             tag("p", intro),
-            join([tag("h3", "By part of the network"), tag("p", PARTS_NOTE, class_="note"), plot])
-            if plot
-            else None,
+            join([plot, tag("p", PARTS_NOTE, class_="note")]) if plot else None,
             *(_table(name, mapping(models)) for name, models in tables.items()),
         ]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spikingmoe.report.facts import ReportFacts
-from spikingmoe.report.markup import Html, join, tag
+from spikingmoe.report.markup import Html, tag
 from spikingmoe.report.plots import router_map_plot
 
 
@@ -11,5 +11,4 @@ def maps_section(facts: ReportFacts) -> Html | None:
     """A chooser of image, router and step; a cell names its token and expert."""
     if not facts.routers:
         return tag("p", "This model is dense: it has no router.", class_="missing")
-    words = "Experts chosen per token, over the image. Choose image, router and time step. Faint: the token sent no spike."
-    return join([tag("p", words, class_="note"), router_map_plot(facts)])
+    return router_map_plot(facts)

@@ -1,4 +1,4 @@
-"""The report page: one HTML file that needs nothing else, no network and no other script."""
+"""The report page: one HTML file with its scripts inside; it needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ from spikingmoe.report.style import CSS, chooser_css, runs_css
 from spikingmoe.report.wording import look, plain
 
 Section = Callable[[ReportFacts], Html | None]
+NO_SCRIPT = tag(
+    "noscript",
+    tag("p", "Scripts are off, so the interactive plots are not drawn. Their values are in the tables that "
+        "open under them; everything else is here as it is with scripts.", class_="missing"),
+)  # fmt: skip
 
 
 def build_page(facts: ReportFacts) -> str:
@@ -52,7 +57,7 @@ def compare_page(runs: Mapping[str, ReportFacts]) -> str:
     ]  # fmt: skip
     body = join([
         tag("header", tag("h1", title)), comparison_section(runs), *picks,
-        tag("div", *names, class_="runnames"), tag("div", *wholes, class_="runs"),
+        tag("div", tag("span", "Run shown below:"), *names, class_="runnames"), tag("div", *wholes, class_="runs"),
     ])  # fmt: skip
     return _page(title, body, list(runs.values()))
 
@@ -66,7 +71,7 @@ def _page(title: str, body: Html, runs: list[ReportFacts]) -> str:
         tag("title", title),
         tag("style", Html(CSS + chooser_css(samples) + runs_css(len(runs)))),
     )  # fmt: skip
-    whole = tag("html", head, tag("body", tag("main", body), scripts()), lang="en")
+    whole = tag("html", head, tag("body", tag("main", NO_SCRIPT, body), scripts()), lang="en")
     return f"<!DOCTYPE html>\n{whole}\n"
 
 
@@ -118,7 +123,9 @@ def _head(facts: ReportFacts, prefix: str, name: str | None = None) -> Html:
             tag("div", table(["what", "number", ""], rows, caption=TABLE_NOTE), class_="summary"),
             class_="columns wider")
         if rows else _missing("Results", "demo"),
-        accuracy_plot(facts), pareto_plot({name or "this run": facts.metrics}),
+        accuracy_plot(facts) or _missing("A plot of accuracies", "energy RUN"),
+        pareto_plot({name or "this run": facts.metrics})
+        or _missing("A plot of accuracy against cost", "energy RUN"),
         tag("nav", *(tag("a", words, href=f"#{prefix}{id_}") for id_, words in names.items())),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ def mapping_section(facts: ReportFacts) -> Html | None:
         parts.append(tag("h3", tag("code", program), " on ", plain(look(report, "chip"))))
         parts.append(table(["", "value"], _rows(report)))
         parts += [tag("p", plain(problem)) for problem in sequence(look(report, "problems"))]
-    return join([*parts, tag("h4", "Cores by population (the largest)"), mapping_plot(facts)])
+    return join([*parts, mapping_plot(facts)])
 
 
 def _rows(report: object) -> list[tuple[str, str]]:

@@ -1,5 +1,8 @@
 """The report page: self-contained, escaped, complete, honest about what is missing or worse."""
 
+import base64
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from spikingmoe.report.activity import measured_load
 from spikingmoe.report.findings import findings, main_table
 from spikingmoe.report.markup import VOID, table, tag
 from spikingmoe.report.pictures import to_rgb, token_map
+from spikingmoe.report.plots.scripts import library
 from spikingmoe.report.raster import group_of, population_colour
 from spikingmoe.report.samples import choose_samples, silent_tokens
 from spikingmoe.report.style import GROUP_COLOURS, expert_colour
@@ -182,9 +186,28 @@ class _Tags(HTMLParser):
 def parsed(page):
     """The page's elements, after a check that they are well formed."""
     tags = _Tags()
-    tags.feed(page)
+    tags.feed(page.replace(library(), ""))
     assert not tags.open
     return tags
+
+
+SCRIPT = re.compile(r"<script( [^>]*)?>(.*?)</script>", re.DOTALL)
+
+
+def only_allowed_scripts(page):
+    """All that runs is what the policy names by its digest; the rest is JSON."""
+    policy = re.search(r'content="(default-src[^"]*)"', page)[1].replace("&#x27;", "'")
+    assert "unsafe-eval" not in policy
+    allowed = set(re.findall(r"'sha256-([^']*)'", policy))
+    assert len(allowed) == 2
+    found = set()
+    for attributes, text in SCRIPT.findall(page):
+        if attributes == ' type="application/json"':
+            json.loads(text)
+        else:
+            assert attributes == ""
+            found.add(base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+    assert found == allowed
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +230,10 @@ VARIANTS = {
 def test_page_is_self_contained_and_well_formed(variant):
     page = build_page(make_facts(full_metrics(), **VARIANTS[variant]))
     tags = parsed(page)
-    assert not {"script", "link", "iframe", "object"} & {name for name, _ in tags.elements}
+    assert not {"link", "iframe", "object"} & {name for name, _ in tags.elements}
+    only_allowed_scripts(page)
+    assert len(page) < 2_200_000
+    page = SCRIPT.sub("", page)
     for _, attributes in tags.elements:
         for key, value in attributes.items():
             assert not key.startswith("on")
@@ -251,7 +277,7 @@ def test_hostile_text_is_escaped():
         replace(facts, classes=(HOSTILE,) * 3, spikes=renamed, predictions=predictions)
     )
     tags = parsed(page)
-    assert "script" not in {name for name, _ in tags.elements}
+    only_allowed_scripts(page)
     assert not any("onerror" in attributes for _, attributes in tags.elements)
     assert all(a["src"].startswith("data:") for n, a in tags.elements if n == "img")
     assert "&lt;script&gt;" in page

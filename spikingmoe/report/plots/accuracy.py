@@ -9,8 +9,10 @@ import altair as alt
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import MIDDLE, Row, plot, rows, spec_of
+from spikingmoe.report.plots.plot import MIDDLE, Row, figures, plot, rows, spec_of
 from spikingmoe.report.wording import BACKENDS, MODELS, interval, label, look, mapping, number
+
+ALL_IMAGES = "(all)"
 
 
 def accuracy_plot(facts: ReportFacts) -> Html | None:
@@ -18,7 +20,15 @@ def accuracy_plot(facts: ReportFacts) -> Html | None:
     values = accuracy_rows(facts.metrics)
     if len(values) < 2:
         return None
-    return plot(_spec(len(values)), values, "accuracies with 95 % intervals")
+    counts = sorted({row["images"] for row in values})
+    words = (
+        "Share of test images answered rightly, in %; the line is the 95 % interval (Wilson). "
+        f"n = {' or '.join(map(str, counts))} images; {ALL_IMAGES} marks those of the whole test set."
+    )
+    columns = {"what": "what", "accuracy": "accuracy %", "low": "95 % from", "high": "to",
+               "images": "images (n)"}  # fmt: skip
+    return plot(_spec(len(values)), values, title="Accuracy", words=words,
+                still=figures(values, columns))  # fmt: skip
 
 
 def accuracy_rows(metrics: dict[str, Any]) -> list[Row]:
@@ -31,9 +41,9 @@ def accuracy_rows(metrics: dict[str, Any]) -> list[Row]:
             _add(found, label(name, BACKENDS), value, accuracy.get("samples"))
     for name, value in tested.items():
         if name != "samples":
-            _add(found, f"{label(name, BACKENDS)}, all test images", value, tested.get("samples"))
+            _add(found, f"{label(name, BACKENDS)} {ALL_IMAGES}", value, tested.get("samples"))
     for name, value in mapping(accuracy, "twins").items():
-        _add(found, f"{label(name, MODELS)}, all test images", value, tested.get("samples"))
+        _add(found, f"{label(name, MODELS)} {ALL_IMAGES}", value, tested.get("samples"))
     return found
 
 
@@ -67,9 +77,12 @@ def _spec(count: int) -> dict[str, Any]:
             alt.Tooltip("images:Q", title="images")]  # fmt: skip
     base = alt.Chart(rows()).encode(y=y, tooltip=tips)
     lines = base.mark_rule(color=MIDDLE, strokeWidth=3, opacity=0.6).encode(
-        x=alt.X("low:Q", title="accuracy % (95 % interval)", scale=scale), x2="high:Q"
+        x=alt.X(
+            "low:Q", title="accuracy % (95 % interval)", scale=scale, axis=alt.Axis(tickCount=6)
+        ),
+        x2="high:Q",
     )
-    points = base.mark_point(filled=True, size=90, color="#0f9d8a", opacity=1).encode(
+    points = base.mark_point(filled=True, size=90, color="#0072b2", opacity=1).encode(
         x=alt.X("accuracy:Q", scale=scale)
     )
     return spec_of((lines + points).properties(width="container", height=22 * count))

@@ -9,7 +9,7 @@ import altair as alt
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import Row, choice, plot, rows, spec_of
+from spikingmoe.report.plots.plot import Row, choice, elsewhere, plot, rows, spec_of
 from spikingmoe.report.raster import raster_rows
 from spikingmoe.report.samples import choose_samples, sample_name
 
@@ -23,7 +23,13 @@ def activity_plot(facts: ReportFacts) -> Html | None:
         return None
     images = tuple(dict.fromkeys(row["image"] for row in values))
     populations = len({row["population"] for row in values})
-    return plot(_spec(images, populations), values, "share of spiking neurons by hardware step")
+    words = (
+        "For one image (n = 1): a row per population in the order of the network, a cell per hardware step, "
+        "coloured by the share of its neurons that spiked, in %."
+    )
+    still = elsewhere("Neuron by neuron, as still pictures: under Images, spikes, experts.")
+    spec = _spec(images, populations)
+    return plot(spec, values, title="When each population spikes", words=words, still=still)
 
 
 def activity_rows(facts: ReportFacts) -> list[Row]:

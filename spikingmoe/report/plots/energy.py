@@ -10,10 +10,14 @@ import altair as alt
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
 from spikingmoe.report.parts import merged_parts
-from spikingmoe.report.plots.plot import MIDDLE, Row, choice, plot, rows, spec_of
+from spikingmoe.report.plots.plot import INK, Row, choice, figures, plot, rows, spec_of
 from spikingmoe.report.wording import MODELS, label, look, mapping
 
-MODEL_COLOURS = ("#0072b2", "#e69f00", "#8c8c8c", "#cc79a7")
+MODEL_COLOURS = ("#0072b2", "#e69f00", "#b0b0b0", "#cc79a7")
+WORDS = (
+    "Bars: nJ per image, counted operations times the costs of the table chosen (an estimate); "
+    "the line over a bar: from low to high cost."
+)
 
 
 def energy_plot(facts: ReportFacts) -> Html | None:
@@ -25,7 +29,10 @@ def energy_plot(facts: ReportFacts) -> Html | None:
     models = tuple(dict.fromkeys(row["model"] for row in values))
     parts = max(len({r["part"] for r in values if r["table"] == table}) for table in tables)
     spec = _spec(tables, models, parts)
-    return plot(spec, values, "estimated energy by part of the network, with low-high bands")
+    columns = {"table": "cost table", "model": "model", "part": "part", "value": "nJ per image",
+               "low": "low", "high": "high"}  # fmt: skip
+    return plot(spec, values, title="Energy by part of the network", words=WORDS,
+                still=figures(values, columns))  # fmt: skip
 
 
 def energy_rows(metrics: dict[str, Any]) -> list[Row]:
@@ -42,7 +49,7 @@ def energy_rows(metrics: dict[str, Any]) -> list[Row]:
 @functools.cache
 def _spec(tables: tuple[str, ...], models: tuple[str, ...], parts: int) -> dict[str, Any]:
     colours = [MODEL_COLOURS[i % len(MODEL_COLOURS)] for i in range(len(models))]
-    title = "nJ per image (estimate; line: low to high cost)"
+    title = "nJ per image (estimate)"
     table = choice("cost_table", tables, "cost table")
     base = (
         alt.Chart(rows())
@@ -58,9 +65,9 @@ def _spec(tables: tuple[str, ...], models: tuple[str, ...], parts: int) -> dict[
         )
     )  # fmt: skip
     bars = base.mark_bar(opacity=0.85).encode(
-        x=alt.X("value:Q", title=title),
+        x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=5)),
         color=alt.Color("model:N", title=None, scale=alt.Scale(domain=list(models), range=colours)),
     )
-    bands = base.mark_rule(color=MIDDLE, strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    bands = base.mark_rule(color=INK, strokeWidth=2).encode(x="low:Q", x2="high:Q")
     height = parts * (8 + 9 * len(models))
     return spec_of((bars + bands).add_params(table).properties(width="container", height=height))

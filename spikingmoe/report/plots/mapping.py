@@ -9,7 +9,7 @@ import altair as alt
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import Row, choice, plot, rows, spec_of
+from spikingmoe.report.plots.plot import Row, choice, figures, plot, rows, spec_of
 from spikingmoe.report.wording import look, mapping, number, plain, sequence
 
 MOST_POPULATIONS = 24
@@ -22,7 +22,13 @@ def mapping_plot(facts: ReportFacts) -> Html | None:
         return None
     programs = tuple(dict.fromkeys(row["program"] for row in values))
     most = max(sum(row["program"] == program for row in values) for program in programs)
-    return plot(_spec(programs, most), values, "cores that each population takes")
+    words = (
+        f"Neuromorphic cores per population, for the program chosen; the {MOST_POPULATIONS} largest at most. "
+        "An estimate; a core may be shared, which counts as a part of one."
+    )
+    columns = {"program": "program", "population": "population", "cores": "cores", "shape": "shape"}
+    return plot(_spec(programs, most), values, title="Cores by population", words=words,
+                still=figures(values, columns))  # fmt: skip
 
 
 def mapping_rows(metrics: dict[str, Any]) -> list[Row]:
@@ -46,7 +52,7 @@ def _spec(programs: tuple[str, ...], populations: int) -> dict[str, Any]:
         .transform_filter("datum.program == mapped_program")
         .mark_bar(color="#0072b2")
         .encode(
-            x=alt.X("cores:Q", title="cores (estimate; a core may be shared)", axis=alt.Axis(tickMinStep=1)),
+            x=alt.X("cores:Q", title="cores (estimate)", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("population:N", sort=None, title=None),
             tooltip=["population:N", "cores:Q", "shape:N"],
         )

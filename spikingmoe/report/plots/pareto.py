@@ -10,12 +10,12 @@ import altair as alt
 
 from spikingmoe.report.markup import Html
 from spikingmoe.report.plots.accuracy import own_accuracy
-from spikingmoe.report.plots.plot import MIDDLE, Row, choice, plot, rows, spec_of
+from spikingmoe.report.plots.plot import MIDDLE, Row, choice, figures, plot, rows, spec_of
 from spikingmoe.report.style import expert_colour
 from spikingmoe.report.wording import MODELS, band, interval, label, look, mapping, number
 
 SYNOPS = "synaptic operations (thousand)"
-TITLE = "cost per image"
+TITLE = "cost per image, in the unit chosen above"
 
 
 def pareto_plot(metrics_by_run: Mapping[str, dict[str, Any]]) -> Html | None:
@@ -25,7 +25,21 @@ def pareto_plot(metrics_by_run: Mapping[str, dict[str, Any]]) -> Html | None:
         return None
     costs = tuple(dict.fromkeys(row["cost"] for row in values))
     runs = tuple(dict.fromkeys(row["run"] for row in values))
-    return plot(_spec(costs, runs), values, "accuracy against cost per image")
+    columns = {"run": "run", "model": "model", "cost": "cost", "x": "value", "low": "low",
+               "high": "high", "accuracy": "accuracy %", "least": "95 % from", "most": "to",
+               "images": "images (n)", "front": "unbeaten"}  # fmt: skip
+    return plot(_spec(costs, runs), values, title="Accuracy against cost", words=words(values),
+                still=figures(values, columns))  # fmt: skip
+
+
+def words(values: list[Row]) -> str:
+    """What the plot shows, with the numbers of test images behind the accuracies."""
+    counts = " or ".join(map(str, sorted({row["images"] for row in values})))
+    return (
+        "Up: accuracy in %, with its 95 % interval (Wilson). Across: cost per image, in the unit chosen, "
+        "from low to high; energies are estimates. Dashed: the Pareto front, points that no other one beats "
+        f"in accuracy and cost at once. n = {counts} test images."
+    )
 
 
 def pareto_rows(metrics_by_run: Mapping[str, dict[str, Any]]) -> list[Row]:
@@ -50,7 +64,7 @@ def pareto_rows(metrics_by_run: Mapping[str, dict[str, Any]]) -> list[Row]:
                 found.append({
                     "run": run, "model": label(model, MODELS), "cost": cost, "x": x, "low": low,
                     "high": high, "accuracy": 100 * reached, "least": 100 * least,
-                    "most": 100 * most,
+                    "most": 100 * most, "images": int(samples),
                 })  # fmt: skip
     for row in found:
         rivals = [r for r in found if r["cost"] == row["cost"]]
@@ -95,7 +109,7 @@ def _spec(costs: tuple[str, ...], runs: tuple[str, ...]) -> dict[str, Any]:
             alt.Tooltip("most:Q", format=".2f", title="to")]  # fmt: skip
     scale = alt.Scale(zero=False)
     x, y = (
-        alt.X("x:Q", title=TITLE, scale=scale),
+        alt.X("x:Q", title=TITLE, scale=scale, axis=alt.Axis(tickCount=6)),
         alt.Y("accuracy:Q", title="accuracy %", scale=scale),
     )
     front = (
@@ -104,7 +118,7 @@ def _spec(costs: tuple[str, ...], runs: tuple[str, ...]) -> dict[str, Any]:
         .encode(x=x, y=y, order="x:Q")
     )
     across = base.mark_rule(color=MIDDLE, opacity=0.6).encode(
-        x=alt.X("low:Q", title=TITLE, scale=scale), x2="high:Q", y=y
+        x=alt.X("low:Q", title=TITLE, scale=scale, axis=alt.Axis(tickCount=6)), x2="high:Q", y=y
     )
     down = base.mark_rule(color=MIDDLE, opacity=0.6).encode(
         x=x, y=alt.Y("least:Q", title="accuracy %", scale=scale), y2="most:Q"

@@ -1,17 +1,18 @@
-"""One plot in the page: its specification and its rows, as JSON that `scripts.py` draws."""
+"""One plot in the page: its specification and rows as JSON that `draw.js` draws, and a table of the same."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-from spikingmoe.report.markup import Html, tag
+from spikingmoe.report.markup import Html, join, table, tag
 
 ROWS = "rows"
-MIDDLE = "#7d8794"  # lines that are legible on light and on dark
+MIDDLE = "#5f6975"  # lines beside which the points stand out
+INK = "#1d232b"
 FONT = "system-ui, sans-serif"
 Row = dict[str, Any]
 
@@ -32,10 +33,24 @@ def spec_of(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
     styled = (
         chart.configure(background="transparent", font=FONT, padding=2)
         .configure_axis(
-            labelFontSize=11, titleFontSize=11, titleFontWeight="normal", labelLimit=150
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            labelLimit=170,
+            labelColor=INK,
+            titleColor=INK,
+            labelOverlap="greedy",
+            labelSeparation=6,
         )
         .configure_legend(
-            labelFontSize=11, titleFontSize=11, orient="top", columns=3, labelLimit=150
+            labelFontSize=12,
+            titleFontSize=12,
+            orient="top",
+            columns=3,
+            labelLimit=170,
+            labelColor=INK,
+            titleColor=INK,
+            titleLimit=300,
         )
         .configure_view(stroke=None)
     )
@@ -44,23 +59,52 @@ def spec_of(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
     return values
 
 
-def plot(spec: dict[str, Any], values: list[Row], words: str, *, wide: bool = True) -> Html:
-    """The place of a plot in the page.
+def plot(
+    spec: dict[str, Any],
+    values: list[Row],
+    *,
+    title: str,
+    words: str,
+    still: Html,
+    wide: bool = True,
+) -> Html:
+    """A plot in the page: title, what it shows, the place where it is drawn, and the same without a script.
 
     Args:
         spec: as `spec_of` makes it.
         values: the rows.
-        words: what it shows, for readers who cannot see it.
+        title: names the plot on the page and for readers who cannot see it.
+        words: axes, units and numbers of images; beside the title, and read aloud in the plot's place.
+        still: what stands for the plot where no script runs, such as `figures`.
         wide: as wide as the page; else as wide as it says.
     """
-    full = {**spec, "datasets": {ROWS: values}}
+    full = {**spec, "description": f"{title}. {words}", "datasets": {ROWS: values}}
     # No "<" leaves the data, so that no text in it can end the element.
     text = json.dumps(full, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return tag(
+    place = tag(
         "div",
         tag("script", Html(text), type="application/json"),
         tag("div", class_="drawing"),
         class_="plot wideplot" if wide else "plot",
         role="group",
-        aria_label=words,
+        aria_label=f"{title}. {words}",
     )
+    return join([tag("h4", title), tag("p", words, class_="note"), place, still])
+
+
+def figures(values: Iterable[Row], columns: Mapping[str, str]) -> Html:
+    """The rows as a table that opens on demand; `columns` maps keys of the rows to headings."""
+    cells = [[_cell(row.get(key)) for key in columns] for row in values]
+    body = table(list(columns.values()), cells)
+    return tag("details", tag("summary", f"The {len(cells)} values of this plot"), body)
+
+
+def elsewhere(words: str) -> Html:
+    """For plots of too many rows for a table: where the page shows the same as still pictures."""
+    return tag("p", words, class_="note")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+    return str(value)

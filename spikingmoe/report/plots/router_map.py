@@ -11,7 +11,7 @@ import numpy as np
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
 from spikingmoe.report.pictures import png_uri, to_rgb
-from spikingmoe.report.plots.plot import Row, choice, plot, rows, spec_of
+from spikingmoe.report.plots.plot import Row, choice, elsewhere, plot, rows, spec_of
 from spikingmoe.report.samples import choose_samples, sample_name, silent_tokens
 from spikingmoe.report.style import expert_colour
 
@@ -31,7 +31,14 @@ def router_map_plot(facts: ReportFacts) -> Html | None:
     shape = facts.gates(routers[0]).shape
     experts = max(facts.gates(router).shape[-1] for router in routers)
     spec = _spec(images, routers, shape[1], experts)
-    return plot(spec, values, "experts of each token over the image", wide=False)
+    words = (
+        "For one image (n = 1), one router and one time step: a cell per token over the image, coloured by "
+        "the expert that it was sent to; a token with several experts is split. Faint: it sent no spike."
+    )
+    still = elsewhere("All steps at once, as still pictures: under Images, spikes, experts.")
+    return plot(
+        spec, values, title="Experts chosen per token", words=words, still=still, wide=False
+    )
 
 
 def router_map_rows(facts: ReportFacts) -> list[Row]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import Row, choice, plot, rows, spec_of
+from spikingmoe.report.plots.plot import Row, choice, figures, plot, rows, spec_of
 from spikingmoe.report.samples import class_name
 
 ALL = "all classes"
@@ -23,7 +23,14 @@ def specialisation_plot(facts: ReportFacts) -> Html | None:
         return None
     routers = tuple(dict.fromkeys(row["router"] for row in values))
     classes = tuple(dict.fromkeys(row["class"] for row in values))
-    return plot(_spec(routers, len(classes)), values, "share of each class's choices per expert")
+    words = (
+        "A row per class, a column per expert: the share of the class's choices that fall on the expert, "
+        f"in %; a row adds up to 100 %. n = {len(facts.labels)} images recorded here."
+    )
+    columns = {"router": "router", "class": "class", "expert": "expert", "share": "share %",
+               "images": "images (n)"}  # fmt: skip
+    return plot(_spec(routers, len(classes)), values, title="Which classes go to which expert",
+                words=words, still=figures(values, columns))  # fmt: skip
 
 
 def specialisation_rows(facts: ReportFacts) -> list[Row]:
@@ -48,11 +55,11 @@ def _spec(routers: tuple[str, ...], classes: int) -> dict[str, Any]:
     chart = (
         alt.Chart(rows())
         .transform_filter("datum.router == class_router")
-        .mark_rect(stroke="#7d879455")
+        .mark_rect(stroke="#ffffff")
         .encode(
             x=alt.X("expert:O", axis=alt.Axis(labelAngle=0), title="expert"),
             y=alt.Y("class:N", sort=None, title=None),
-            color=alt.Color("share:Q", title="share of the class's choices, %",
+            color=alt.Color("share:Q", title="share of choices, %",
                             scale=alt.Scale(scheme="viridis", domainMin=0),
                             legend=alt.Legend(gradientLength=140)),
             tooltip=["class:N", "expert:O", alt.Tooltip("share:Q", title="share %"), "images:Q"],
