@@ -37,11 +37,12 @@ def run(args: Namespace) -> int:
     """Gather what earlier commands measured of each run, and write one page of them all."""
     trained = {name: open_run(path) for name, path in zip(names(args.run), args.run, strict=True)}
     first_run = next(iter(trained.values()))
+    graphs = {name: lower(one.model) for name, one in trained.items()}
     page = page_file(args.out, first_run.folder / "report" if len(trained) == 1 else Path("report"))
     if page.is_dir():
         raise ValueError(f"--out {page}: is a folder; name a file, or a folder without .html")
     output_folder(str(page.parent), page.parent)
-    facts = {name: gather(one, args) for name, one in trained.items()}
+    facts = {name: gather(one, graphs[name], args) for name, one in trained.items()}
     alone = next(iter(facts.values()))
     write_text(page, build_page(alone) if len(facts) == 1 else compare_page(facts))
     if page.name == PAGE:  # a page named by the user may lie in a run's folder, whose metrics stay
@@ -74,11 +75,10 @@ def page_file(given: str | None, default: Path) -> Path:
     return out if out.suffix.lower() in (".html", ".htm") else out / PAGE
 
 
-def gather(trained: Run, args: Namespace) -> ReportFacts:
+def gather(trained: Run, graph: SpikeGraph, args: Namespace) -> ReportFacts:
     """What was measured of a run before, and what it sends for the samples that are shown."""
     data = open_data(trained, args)
     split = data.test.first(args.samples)
-    graph = lower(trained.model)
     trace = simulate(graph, split.images)
     metrics = {
         **earlier_metrics(trained),

@@ -9,7 +9,7 @@ import altair as alt
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import MIDDLE, Row, figures, plot, rows, spec_of
+from spikingmoe.report.plots.plot import MIDDLE, NAMES, Row, figures, plot, rows, spec_of
 from spikingmoe.report.wording import BACKENDS, MODELS, interval, label, look, mapping, number
 
 ALL_IMAGES = "(all)"
@@ -68,7 +68,7 @@ def _add(found: list[Row], what: str, value: object, of: object) -> None:
 
 @functools.cache
 def _spec(count: int) -> dict[str, Any]:
-    y = alt.Y("what:N", sort=None, title=None)
+    y = alt.Y("what:N", sort=None, title=None, axis=NAMES)
     scale = alt.Scale(zero=False, nice=True)
     tips = [alt.Tooltip("what:N", title="what"),
             alt.Tooltip("accuracy:Q", format=".2f", title="accuracy %"),

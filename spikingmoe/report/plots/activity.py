@@ -9,7 +9,7 @@ import altair as alt
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import Row, choice, elsewhere, plot, rows, spec_of
+from spikingmoe.report.plots.plot import NAMES, Row, choice, elsewhere, plot, rows, spec_of
 from spikingmoe.report.raster import raster_rows
 from spikingmoe.report.samples import choose_samples, sample_name
 
@@ -57,7 +57,7 @@ def _spec(images: tuple[str, ...], populations: int) -> dict[str, Any]:
         .encode(
             x=alt.X("step:Q", title="hardware step", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
             x2="end:Q",
-            y=alt.Y("population:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
+            y=alt.Y("population:N", sort=None, title=None, axis=NAMES),
             color=alt.Color("share:Q", title="neurons that spike, %", scale=alt.Scale(scheme="viridis"),
                             legend=alt.Legend(gradientLength=140)),
             tooltip=["population:N", "neurons:Q", "step:Q", alt.Tooltip("share:Q", title="spiking %")],

@@ -10,7 +10,7 @@ import altair as alt
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
 from spikingmoe.report.parts import merged_parts
-from spikingmoe.report.plots.plot import INK, Row, choice, figures, plot, rows, spec_of
+from spikingmoe.report.plots.plot import INK, NAMES, Row, choice, figures, plot, rows, spec_of
 from spikingmoe.report.wording import MODELS, label, look, mapping
 
 MODEL_COLOURS = ("#0072b2", "#e69f00", "#b0b0b0", "#cc79a7")
@@ -55,7 +55,7 @@ def _spec(tables: tuple[str, ...], models: tuple[str, ...], parts: int) -> dict[
         alt.Chart(rows())
         .transform_filter("datum.table == cost_table")
         .encode(
-            y=alt.Y("part:N", sort=None, title=None),
+            y=alt.Y("part:N", sort=None, title=None, axis=NAMES),
             yOffset=alt.YOffset("model:N", sort=list(models)),
             tooltip=[
                 "part:N", "model:N",

@@ -9,8 +9,8 @@ import altair as alt
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import Row, choice, figures, plot, rows, spec_of
-from spikingmoe.report.wording import look, mapping, number, plain, sequence
+from spikingmoe.report.plots.plot import NAMES, Row, choice, figures, plot, rows, spec_of
+from spikingmoe.report.wording import look, mapping, plain, sequence
 
 MOST_POPULATIONS = 24
 
@@ -24,7 +24,7 @@ def mapping_plot(facts: ReportFacts) -> Html | None:
     most = max(sum(row["program"] == program for row in values) for program in programs)
     words = (
         f"Neuromorphic cores per population, for the program chosen; the {MOST_POPULATIONS} largest at most. "
-        "An estimate; a core may be shared, which counts as a part of one."
+        "An estimate; a core that several populations share counts for each."
     )
     columns = {"program": "program", "population": "population", "cores": "cores", "shape": "shape"}
     return plot(_spec(programs, most), values, title="Cores by population", words=words,
@@ -37,8 +37,8 @@ def mapping_rows(metrics: dict[str, Any]) -> list[Row]:
     for program, report in mapping(metrics, "mapping").items():
         own = []
         for population in sequence(look(report, "populations")):
-            cores = number(look(population, "cores"))
-            if cores is not None:
+            cores = len(sequence(look(population, "cores")))
+            if cores:
                 own.append({"program": str(program), "population": plain(look(population, "name")),
                             "cores": cores, "shape": plain(look(population, "shape"))})  # fmt: skip
         found += sorted(own, key=lambda row: -row["cores"])[:MOST_POPULATIONS]
@@ -53,7 +53,7 @@ def _spec(programs: tuple[str, ...], populations: int) -> dict[str, Any]:
         .mark_bar(color="#0072b2")
         .encode(
             x=alt.X("cores:Q", title="cores (estimate)", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("population:N", sort=None, title=None),
+            y=alt.Y("population:N", sort=None, title=None, axis=NAMES),
             tooltip=["population:N", "cores:Q", "shape:N"],
         )
         .add_params(choice("mapped_program", programs, "program"))

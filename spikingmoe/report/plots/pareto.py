@@ -124,8 +124,9 @@ def _spec(costs: tuple[str, ...], runs: tuple[str, ...]) -> dict[str, Any]:
         x=x, y=alt.Y("least:Q", title="accuracy %", scale=scale), y2="most:Q"
     )
     points = base.mark_point(filled=True, size=130, opacity=1).encode(
-        x=x, y=y, tooltip=tips, shape=alt.Shape("model:N", title=None),
-        color=alt.Color("run:N", title=None, scale=alt.Scale(domain=list(runs), range=colours)),
+        x=x, y=y, tooltip=tips, shape=alt.Shape("model:N", title=None, legend=alt.Legend(orient="bottom", columns=4)),
+        color=alt.Color("run:N", title=None, scale=alt.Scale(domain=list(runs), range=colours),
+                        legend=alt.Legend(columns=2)),
     )  # fmt: skip
     layers = (front + across + down + points).add_params(choice("pareto_cost", costs, "cost"))
     return spec_of(layers.properties(width="container", height=320))

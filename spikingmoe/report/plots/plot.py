@@ -13,6 +13,8 @@ from spikingmoe.report.markup import Html, join, table, tag
 ROWS = "rows"
 MIDDLE = "#5f6975"  # lines beside which the points stand out
 INK = "#1d232b"
+# Every name is written, and none is cut: without it, half of the rows would stand for nothing.
+NAMES = alt.Axis(labelOverlap=False, labelLimit=230)
 FONT = "system-ui, sans-serif"
 Row = dict[str, Any]
 

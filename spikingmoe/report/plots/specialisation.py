@@ -10,7 +10,7 @@ import numpy as np
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import Row, choice, figures, plot, rows, spec_of
+from spikingmoe.report.plots.plot import NAMES, Row, choice, figures, plot, rows, spec_of
 from spikingmoe.report.samples import class_name
 
 ALL = "all classes"
@@ -58,7 +58,7 @@ def _spec(routers: tuple[str, ...], classes: int) -> dict[str, Any]:
         .mark_rect(stroke="#ffffff")
         .encode(
             x=alt.X("expert:O", axis=alt.Axis(labelAngle=0), title="expert"),
-            y=alt.Y("class:N", sort=None, title=None),
+            y=alt.Y("class:N", sort=None, title=None, axis=NAMES),
             color=alt.Color("share:Q", title="share of choices, %",
                             scale=alt.Scale(scheme="viridis", domainMin=0),
                             legend=alt.Legend(gradientLength=140)),
