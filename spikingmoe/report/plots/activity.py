@@ -59,7 +59,7 @@ def _spec(images: tuple[str, ...], populations: int) -> dict[str, Any]:
             x2="end:Q",
             y=alt.Y("population:N", sort=None, title=None, axis=NAMES),
             color=alt.Color("share:Q", title="neurons that spike, %", scale=alt.Scale(scheme="viridis"),
-                            legend=alt.Legend(gradientLength=140)),
+                            legend=alt.Legend(gradientLength=80)),
             tooltip=["population:N", "neurons:Q", "step:Q", alt.Tooltip("share:Q", title="spiking %")],
         )
         .add_params(choice("activity_image", images, "image"))

@@ -30,7 +30,7 @@ def choice(name: str, options: Sequence[str | int], words: str) -> alt.Parameter
     return alt.param(name=name, bind=bind, value=options[0])
 
 
-def spec_of(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
+def spec_of(chart: alt.Chart | alt.LayerChart | alt.FacetChart) -> dict[str, Any]:
     """The chart as plain data, in the look that all share; colours of lines and words are the page's."""
     styled = (
         chart.configure(background="transparent", font=FONT, padding=2)
@@ -44,6 +44,7 @@ def spec_of(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
             labelOverlap="greedy",
             labelSeparation=6,
         )
+        .configure_axisX(labelFlush=True)  # the last number stays inside
         .configure_legend(
             labelFontSize=12,
             titleFontSize=12,

@@ -61,7 +61,7 @@ def _spec(routers: tuple[str, ...], classes: int) -> dict[str, Any]:
             y=alt.Y("class:N", sort=None, title=None, axis=NAMES),
             color=alt.Color("share:Q", title="share of choices, %",
                             scale=alt.Scale(scheme="viridis", domainMin=0),
-                            legend=alt.Legend(gradientLength=140)),
+                            legend=alt.Legend(gradientLength=80)),
             tooltip=["class:N", "expert:O", alt.Tooltip("share:Q", title="share %"), "images:Q"],
         )
         .add_params(choice("class_router", routers, "router"))
