@@ -41,7 +41,7 @@ COMMANDS = {
     "nir": "turn a program into a NIR file, or any framework's NIR file into a program",
     "verify": "compare torch, the reference and Lava spike by spike",
     "energy": "estimate energy from counted operations, with the twins beside it",
-    "report": "write the report page of a run",
+    "report": "write the interactive report page of a run, or of several beside each other",
     "presets": "list the presets with their sizes",
     "recipes": "list the recipes that train can follow",
     "inspect": "read a trained mixture: load, sureness, classes and regions per expert",

@@ -67,12 +67,25 @@ def bundle_options(**kwargs: object) -> jsonargparse.ArgumentParser:
 
 def report_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser = new_parser(**kwargs)
-    add_run(parser)
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="+",
+        type=str,
+        help="folder that `spikingmoe train --out` wrote, or the name of a bundled checkpoint; several are compared",
+    )
     add_data_dir(parser)
     parser.add_argument(
         "--samples", type=int, default=64, help="test images shown and counted (64)"
     )
-    add_out(parser, "RUN/report")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=str,
+        default=None,
+        metavar="PAGE",
+        help="output folder, or the page itself if it ends in .html (RUN/report; several runs: report)",
+    )
     return parser
 
 

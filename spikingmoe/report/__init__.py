@@ -2,6 +2,6 @@
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.overview import overview_png
-from spikingmoe.report.page import build_page
+from spikingmoe.report.page import build_page, compare_page
 
-__all__ = ["ReportFacts", "build_page", "overview_png"]
+__all__ = ["ReportFacts", "build_page", "compare_page", "overview_png"]

@@ -6,6 +6,7 @@ import numpy as np
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html, bars, join, table, tag
+from spikingmoe.report.plots import activity_plot, specialisation_plot
 from spikingmoe.report.raster import GROUPS, spiking
 from spikingmoe.report.samples import class_name, silent_tokens
 from spikingmoe.report.style import GROUP_COLOURS, expert_colour
@@ -40,14 +41,12 @@ def experts_section(facts: ReportFacts) -> Html:
     if len(facts.labels):
         tables = [_by_class(facts, router) for router in facts.routers]
         parts += [
-            tag("h3", "Routing by class"),
+            specialisation_plot(facts),
             tag(
-                "p",
-                f"Share of each class's choices, over the {len(facts.labels)} images recorded "
-                "here; a row adds up to 100 %.",
-                class_="note",
+                "details",
+                tag("summary", "Shares by class, a table per router"),
+                tag("div", *tables, class_="columns wider"),
             ),
-            tag("div", *tables, class_="columns wider"),
         ]
     return join(parts)
 
@@ -143,4 +142,11 @@ def rates_section(facts: ReportFacts) -> Html:
         note += f" {left_out} populations with lower rates are left out."
     if not blocks:
         return tag("p", "No spiking population was recorded.", class_="missing")
-    return join([tag("p", note, class_="note"), tag("div", *blocks, class_="rates")])
+    plot = activity_plot(facts)
+    return join(
+        [
+            tag("p", note, class_="note"),
+            tag("div", *blocks, class_="rates"),
+            plot,
+        ]
+    )

@@ -6,6 +6,8 @@ from typing import Any
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html, bars, join, table, tag
+from spikingmoe.report.parts import merged_parts
+from spikingmoe.report.plots import energy_plot
 from spikingmoe.report.style import expert_colour
 from spikingmoe.report.wording import (
     MODELS,
@@ -19,7 +21,6 @@ from spikingmoe.report.wording import (
     sequence,
 )
 
-MOST_EXPERTS = 8
 PARTS_NOTE = (
     "Over all blocks and links: experts.N, the neurons behind the gates of expert N; router, scores, "
     "comparators and gates, and the ANDs in front of the experts, which every spike reaches; mlp, the "
@@ -37,8 +38,13 @@ def energy_section(facts: ReportFacts) -> Html | None:
         "nothing here was measured on a chip. The line over a bar is the band from the low to the "
         "high cost."
     )
+    plot = energy_plot(facts)
     return join(
-        [tag("p", intro), *(_table(name, mapping(models)) for name, models in tables.items())]
+        [
+            tag("p", intro),
+            join([plot, tag("p", PARTS_NOTE, class_="note")]) if plot else None,
+            *(_table(name, mapping(models)) for name, models in tables.items()),
+        ]
     )
 
 
@@ -51,8 +57,9 @@ def _table(name: str, models: dict[str, Any]) -> Html:
         tag("h3", str(look(first, "title") or name), " ", tag("code", name)),
         tag("p", tag("b", "Boundary: "), str(look(first, "boundary") or "not stated"), ". ",
             _samples(first)),
-        _totals(reports), tag("h4", "By part of the network"), tag("p", PARTS_NOTE, class_="note"),
-        tag("div", *_by_part(reports), class_="columns parts"),
+        _totals(reports),
+        tag("details", tag("summary", "By part of the network, in figures"),
+            tag("div", *_by_part(reports), class_="columns parts")),
         tag("h4", "Operations counted per image"), _counts(reports),
         _prices(first),
     ]  # fmt: skip
@@ -101,7 +108,7 @@ def _totals(reports: dict[str, Any]) -> Html:
 
 def _by_part(reports: dict[str, Any]) -> list[Html]:
     """Bars of every model on one scale, so that lengths compare."""
-    split = {k: _merged(mapping(v, "by_part")) for k, v in reports.items()}
+    split = {k: merged_parts(mapping(v, "by_part")) for k, v in reports.items()}
     most = max((b[2] for parts in split.values() for b in parts.values()), default=1.0)
     columns = []
     for model, parts in split.items():
@@ -109,20 +116,6 @@ def _by_part(reports: dict[str, Any]) -> list[Html]:
         chart = bars(rows, most=most, bands=[(b[1], b[2]) for b in parts.values()])
         columns.append(tag("div", tag("h4", label(model, MODELS)), chart))
     return columns
-
-
-def _merged(parts: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """Energy bands by part; without parts that cost nothing, and many experts as one."""
-    found: dict[str, tuple[float, float, float]] = {}
-    many = sum(name.startswith("experts.") for name in parts) > MOST_EXPERTS
-    for name, part in parts.items():
-        value = band(look(part, "energy_pj_per_sample"))
-        if value is None or value[2] == 0:
-            continue
-        shown = "all experts" if many and name.startswith("experts.") else str(name)
-        before = found.get(shown, (0.0, 0.0, 0.0))
-        found[shown] = (before[0] + value[0], before[1] + value[1], before[2] + value[2])
-    return found
 
 
 def _counts(reports: dict[str, Any]) -> Html:

@@ -56,7 +56,7 @@ def spiking(facts: ReportFacts) -> dict[str, list[str]]:
 
 def raster(facts: ReportFacts, sample: int) -> Html:
     """The raster of one sample; one column of pixels per time step, placed at depth + t."""
-    rows = _rows(facts, sample)
+    rows = raster_rows(facts, sample)
     steps = next(iter(facts.spikes.values())).shape[1]
     total = max((depth for *_, depth in rows), default=0) + steps
     left = max((len(name) for _, name, _, _ in rows), default=0) * 6.1 + 10
@@ -120,8 +120,8 @@ def raster(facts: ReportFacts, sample: int) -> Html:
     return tag("div", picture, class_="scroll", tabindex="0")
 
 
-def _rows(facts: ReportFacts, sample: int) -> list[tuple[str, str, np.ndarray, int]]:
-    """(group, name, (neurons, T) of 0 and 1, depth)."""
+def raster_rows(facts: ReportFacts, sample: int) -> list[tuple[str, str, np.ndarray, int]]:
+    """What is drawn of a sample: (group, name, (neurons, T) of 0 and 1, depth)."""
     rows: dict[tuple[str, str], list[str]] = {}
     grouped = spiking(facts)
     merge = sum(map(len, grouped.values())) > MOST_ROWS

@@ -56,11 +56,27 @@ def class_name(facts: ReportFacts, index: int) -> str:
     return facts.classes[index] if 0 <= index < len(facts.classes) else f"class {index}"
 
 
-def samples_section(facts: ReportFacts) -> Html:
-    """The chooser (radio buttons, no script) and one panel per sample."""
+def sample_name(facts: ReportFacts, sample: int) -> str:
+    """What a sample is called in lists, such as "image 3 (cat)"."""
+    return f"image {sample} ({class_name(facts, int(facts.labels[sample]))})"
+
+
+def samples_section(facts: ReportFacts, prefix: str = "") -> Html:
+    """The chooser (radio buttons, no script) and one panel per sample.
+
+    Args:
+        prefix: begins the identifiers, where a page shows several runs.
+    """
     chosen = choose_samples(facts)
     picks = [
-        tag("input", type="radio", name="pick", id=f"pick{k}", class_="pick", checked=k == 0)
+        tag(
+            "input",
+            type="radio",
+            name=f"{prefix}pick",
+            id=f"{prefix}pick{k}",
+            class_=f"pick pick{k}",
+            checked=k == 0,
+        )
         for k in range(len(chosen))
     ]
     labels = [
@@ -68,7 +84,8 @@ def samples_section(facts: ReportFacts) -> Html:
             "label",
             pixels(to_rgb(facts.images[i]), "", side=44, photo=True),
             class_name(facts, int(facts.labels[i])),
-            for_=f"pick{k}",
+            for_=f"{prefix}pick{k}",
+            class_=f"for{k}",
         )
         for k, i in enumerate(chosen)
     ]

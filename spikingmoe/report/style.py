@@ -1,4 +1,4 @@
-"""How the page looks, and the colours that pictures share. Light and dark; no fonts are fetched."""
+"""How the page looks, and the colours that pictures share. Dark on white; no fonts are fetched."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ def expert_colour(expert: int) -> str:
 
 
 CSS = """
-:root{color-scheme:light dark;--back:#fbfaf8;--card:#fff;--ink:#1d232b;--soft:#5a6572;--line:#d9dce1;
+:root{color-scheme:light;--back:#fff;--card:#fff;--ink:#1d232b;--soft:#4a5560;--line:#d9dce1;
 --cell:#eef0f3;--accent:#3b6ea8;--good:#1e7d4a;--bad:#b3261e;--warn:#8a5a00}
-@media(prefers-color-scheme:dark){:root{--back:#14171b;--card:#1c2026;--ink:#e6e9ee;--soft:#a0abb8;
---line:#363c45;--cell:#2a3038;--accent:#7fb0e6;--good:#6fcf97;--bad:#ff8a80;--warn:#e0b15a}}
 *{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--back);color:var(--ink);font:16px/1.55 system-ui,sans-serif;
 overflow-wrap:break-word}
@@ -65,7 +63,6 @@ border-inline:2px solid var(--ink);min-width:2px}
 .rates{columns:440px 2;column-gap:36px}.rates>*{break-inside:avoid}.rates h4{margin-top:.6em}
 .rates .bars{grid-template-columns:minmax(0,16.5em) minmax(50px,1fr) 4em}
 .parts .bars{grid-template-columns:minmax(0,7em) minmax(50px,1fr) 5em}
-.summary td:nth-child(2){white-space:nowrap}
 .maps{display:flex;flex-wrap:wrap;gap:10px 14px;align-items:flex-end;margin:.3em 0 .8em}
 .wider>*{flex-basis:520px}.grid4{display:grid;grid-template-columns:repeat(4,minmax(0,136px));gap:10px;margin:.3em 0 .8em}
 .grid4 svg{width:100%}.over{background:#000 var(--photo) 0 0/100% 100%;image-rendering:pixelated}
@@ -83,9 +80,23 @@ stroke-width:2px;text-anchor:middle}
 .picks label{cursor:pointer;border:2px solid var(--line);border-radius:6px;padding:5px 7px;
 font-size:.8rem;text-align:center}
 .sample{display:none}.wrong{color:var(--bad);font-weight:600}.right{color:var(--good)}
+.runpick{position:absolute;opacity:0;pointer-events:none}.run{display:none}
+.runnames{display:flex;flex-wrap:wrap;align-items:center;gap:8px;position:sticky;top:0;z-index:2;background:var(--back);padding:8px 0}
+.runnames label{cursor:pointer;border:2px solid var(--line);border-radius:6px;padding:4px 10px;background:var(--card)}
+.plot{margin:.8em 0;max-width:100%}.plot .drawing{max-width:100%;overflow-x:auto}
+.plot .drawing.vega-embed{display:flex;flex-direction:column}.wideplot .drawing.vega-embed{width:100%}
+.plot .vega-bindings{order:-1;display:flex;flex-wrap:wrap;gap:4px 16px;margin-bottom:6px;font-size:.88rem}
+.plot .vega-bind{display:flex;flex-wrap:wrap;align-items:center;gap:6px;max-width:100%}
+.plot .vega-bind-name{color:var(--soft)}.plot .vega-bind label{display:flex;flex-wrap:wrap;align-items:center;gap:6px}
+.plot select,.plot input{font:inherit;color:var(--ink);background:var(--card);max-width:100%;accent-color:var(--accent)}
+.plot select{border:1px solid var(--line);border-radius:5px;padding:3px 6px}
+.plot .role-axis-grid line{stroke:var(--line)!important}.plot .role-axis-domain line,.plot .role-axis-tick line{stroke:var(--soft)!important}
+#vg-tooltip-element.vg-tooltip{background:var(--card)!important;color:var(--ink)!important;border-color:var(--line)!important}
+#vg-tooltip-element td.key{color:var(--soft)!important}
 details{margin:.6em 0}summary{cursor:pointer;color:var(--accent)}
-@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}.bar .value{white-space:normal;max-width:9em}.grid4{grid-template-columns:repeat(2,minmax(0,150px))}}
-@media print{.sample{display:block!important}.picks,nav{display:none}section{break-inside:avoid-page}}
+@media(max-width:560px){section{padding:14px 12px}body{font-size:15px}.bars{--names:38vw}.bar .value{white-space:normal;max-width:9em}.grid4{grid-template-columns:repeat(2,minmax(0,150px))}
+.columns>*{flex-basis:100%}.scroll .wide td{min-width:0}th,td{padding-right:.55em}}
+@media print{.sample,.run{display:block!important}.picks,.runnames,nav{display:none}section{break-inside:avoid-page}}
 """
 
 
@@ -93,9 +104,21 @@ def chooser_css(count: int) -> str:
     """Show the chosen sample and mark its label: radio buttons, no script."""
     rules = []
     for i in range(count):
-        rules.append(f"#pick{i}:checked~.samples .sample{i}{{display:block}}")
-        rules.append(f"#pick{i}:checked~.picks label[for=pick{i}]{{border-color:var(--accent)}}")
+        rules.append(f".pick{i}:checked~.samples .sample{i}{{display:block}}")
+        rules.append(f".pick{i}:checked~.picks .for{i}{{border-color:var(--accent)}}")
+        rules.append(f".pick{i}:focus-visible~.picks .for{i}{{outline:2px solid var(--ink)}}")
+    return "".join(rules)
+
+
+def runs_css(count: int) -> str:
+    """The same for whole runs."""
+    rules = []
+    for i in range(count):
+        rules.append(f"#run{i}:checked~.runs .run{i}{{display:block}}")
         rules.append(
-            f"#pick{i}:focus-visible~.picks label[for=pick{i}]{{outline:2px solid var(--ink)}}"
+            f"#run{i}:checked~.runnames [for=run{i}]{{border-color:var(--accent);font-weight:600}}"
+        )
+        rules.append(
+            f"#run{i}:focus-visible~.runnames [for=run{i}]{{outline:2px solid var(--ink)}}"
         )
     return "".join(rules)
