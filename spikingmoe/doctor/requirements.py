@@ -88,6 +88,16 @@ REQUIREMENTS = (
                 cost="no simulate --backend sanafe"),
     Requirement(name="triton", versions=">=3.3", part="triton", module="triton", slow=True,
                 cost="no fused kernels on a GPU; none are needed without one"),
+    Requirement(name="optuna", versions=">=4.4", part="study", module="optuna", slow=True,
+                cost="no benchmarks/energy_accuracy.py"),
+    Requirement(name="submitit", versions=">=1.5", part="study", module="submitit", slow=True,
+                cost="no --slurm of benchmarks/energy_accuracy.py"),
+    *(Requirement(name=name, versions=versions, part="docs", module=module, slow=True,
+                  cost="no notebooks, no make docs", command="make setup")
+      for name, versions, module in (
+          ("sphinx", ">=8", "sphinx"), ("myst-nb", ">=1.3", "myst_nb"),
+          ("furo", ">=2025.7", "furo"), ("ipykernel", ">=6", "ipykernel"),
+          ("nbclient", ">=0.10", "nbclient"), ("nbformat", ">=5.10", "nbformat"))),
     *(Requirement(name=name, versions=versions, part=DEV, module=module, slow=True,
                   cost="no tests, lint or types", command="make setup")
       for name, versions, module in (
