@@ -10,10 +10,11 @@ from small_runs import MODEL, SETTINGS, differences, flat, small_data
 
 from hardware.errors import FileError
 from hardware.files import write_archive
-from spikingmoe.config import TrainConfig, dense_twin, relu_twin
+from spikingmoe.config import dense_twin, relu_twin
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import Split
 from spikingmoe.layers import router
+from spikingmoe.layers.router import RoutingLosses
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train import fit
 from spikingmoe.train.checkpoint import (
@@ -163,7 +164,7 @@ def module_of(settings, data, **options):
     return TrainingModule(model, settings, data, 5)
 
 
-WEIGHTS = [f.name for f in fields(TrainConfig) if f.name.endswith("_weight")]
+WEIGHTS = [f"{f.name}_weight" for f in fields(RoutingLosses)]
 NO_WEIGHTS = replace(SETTINGS, **dict.fromkeys(WEIGHTS, 0.0))
 
 
