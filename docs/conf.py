@@ -16,8 +16,8 @@ from notebooks.execute import executed, notebooks  # noqa: E402
 from spikingmoe import __version__  # noqa: E402
 
 project = "SpikingMoE"
-author = "the SpikingMoE authors"
-copyright = "2026, the SpikingMoE authors"
+author = "the SpikingMoE contributors"
+copyright = "2026, the SpikingMoE contributors"
 version = release = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"

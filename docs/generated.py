@@ -32,6 +32,8 @@ API: dict[str, tuple[str, ...]] = {
         "spikingmoe.train.checkpoint",
         "spikingmoe.train.reporting",
         "spikingmoe.train.muon",
+        "spikingmoe.train.operations",
+        "spikingmoe.train.penalty",
         "spikingmoe.train.averaging",
         "spikingmoe.train.quantised",
     ),
@@ -52,6 +54,7 @@ API: dict[str, tuple[str, ...]] = {
         "hardware.trace",
         "hardware.verify",
         "hardware.simulate",
+        "hardware.early_exit",
         "hardware.errors",
     ),
     "Lowering and quantising": (
