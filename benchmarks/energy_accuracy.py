@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folde
 
 import torch
 
+from benchmarks.agreement import check_outputs
 from benchmarks.study_cluster import ClusterOptions, run_on_cluster
 from benchmarks.study_points import Axes
 from benchmarks.study_report import report
@@ -29,7 +30,7 @@ from benchmarks.study_settings import StudySettings, agree, load_settings
 from benchmarks.study_storage import Trials, require_optuna
 from benchmarks.study_work import WorkerOptions, run_workers, work
 from hardware.energy import get_table
-from hardware.errors import FileError, HardwareError
+from hardware.errors import HardwareError
 from spikingmoe.cli.twins import NAMES
 from spikingmoe.config import TrainConfig, get_preset, unknown
 from spikingmoe.data import load_data
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     require_optuna()
-    _check_outputs(args)
+    check_outputs(args.json, args.plot)
     code = 0
     options = WorkerOptions(out=args.out, storage=args.storage, data_dir=args.data_dir)
     if args.table_only:
@@ -181,15 +182,6 @@ def _settings(args: argparse.Namespace) -> StudySettings:
         costs=costs,
         trials=(40 if args.trials is None else args.trials) if kind == "pareto" else 0,
     )
-
-
-def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse before hours of work what could not be written after them."""
-    for path in (args.json, args.plot):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise FileError(f"{path}: is no file in a folder that exists")
-    if args.plot is not None and args.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot {args.plot}: use a name that ends in .png, .svg or .pdf")
 
 
 def _say(text: str) -> None:

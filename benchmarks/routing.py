@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folde
 
 import torch
 
+from benchmarks.agreement import check_outputs
 from benchmarks.harness import Report, print_table
 from benchmarks.intervals import RULE
 from benchmarks.routing_answer import AGAINST, answer_of
@@ -43,7 +44,6 @@ from benchmarks.routing_table import (
     row_values,
 )
 from benchmarks.routing_variants import FAMILIES, VARIANTS, Variant, choose_variants, same_as
-from hardware.errors import FileError
 from hardware.files import write_json, write_text
 from spikingmoe.config import ModelConfig, TrainConfig, get_preset, override, unknown
 from spikingmoe.data import load_data
@@ -188,12 +188,7 @@ def _value(name: str, text: str, example: object) -> object:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse before hours of work what could not be written after them."""
-    for path in (args.json, args.plot):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise FileError(f"{path}: is no file in a folder that exists")
-    if args.plot is not None and args.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot {args.plot}: use a name that ends in .png, .svg or .pdf")
+    check_outputs(args.json, args.plot)
     if args.synops_images < 1:
         raise ValueError(f"--synops-images {args.synops_images} must be at least 1")
 

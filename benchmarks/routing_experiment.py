@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from benchmarks.agreement import check_same
 from benchmarks.routing_record import Record, read_record
 from benchmarks.routing_variants import VARIANTS, Variant, same_as
 from hardware.files import write_json
@@ -89,21 +90,12 @@ def agree(out: Path, experiment: Experiment) -> None:
     if there is None:
         write_json(out / FILE, experiment.as_dict())
         return
-    parts = [
-        f"{name}={before[name]!r}, now {after[name]!r}"
-        for before, after in (
-            (there.base.as_dict(), experiment.base.as_dict()),
-            (there.settings.as_dict(), experiment.settings.as_dict()),
-            ({"synops_images": there.synops_images}, {"synops_images": experiment.synops_images}),
-        )
-        for name in after
-        if before[name] != after[name]
-    ]
-    if parts:
-        raise ValueError(
-            f"{out}: holds an experiment with other settings ({'; '.join(parts[:3])}); "
-            f"give the same, or another --out"
-        )
+    check_same(out, _settings(there), _settings(experiment), "an experiment")
+
+
+def _settings(experiment: Experiment) -> dict[str, object]:
+    """All but the folder of the data, which may change."""
+    return {n: value for n, value in experiment.as_dict().items() if n != "data_dir"}
 
 
 def list_jobs(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.agreement import check_same
 from benchmarks.study_points import Axes, Point, check_distinct, factor_points, grid_points
 from hardware.files import write_json
 from spikingmoe.config import ModelConfig, TrainConfig, model_config, train_config
@@ -106,22 +107,4 @@ def agree(out: Path, settings: StudySettings) -> None:
     if there is None:
         write_json(out / FILE, settings.as_dict())
         return
-    parts = [
-        f"{name}={old!r}, now {new!r}"
-        for (name, old), (_, new) in zip(
-            _flat(there.as_dict()), _flat(settings.as_dict()), strict=True
-        )
-        if old != new
-    ]
-    if parts:
-        raise ValueError(
-            f"{out}: holds a study with other settings ({'; '.join(parts[:3])}); give the same, or "
-            f"another --out"
-        )
-
-
-def _flat(values: dict[str, object]) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for name, value in values.items():
-        found += _flat(value) if isinstance(value, dict) else [(name, value)]
-    return found
+    check_same(out, there.as_dict(), settings.as_dict(), "a study")

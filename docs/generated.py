@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
 
 #: The public modules, by chapter. What a package's `__init__` offers is documented there.
@@ -134,13 +133,6 @@ class _Wide(argparse.HelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=96)
-
-
-def check_modules() -> None:
-    """ImportError for a module that is listed and not there."""
-    for modules in API.values():
-        for module in modules:
-            importlib.import_module(module)
 
 
 def _write(path: Path, lines: list[str]) -> None:
