@@ -30,12 +30,13 @@ def run(args: Namespace) -> int:
         lower(trained.model)  # refuses what cannot be lowered before twins are trained
     else:
         _check_priced(args.run, trained, tables)
-    data = test_in_steps(open_data(as_trained, args), as_trained, trained)
+    whole = open_data(as_trained, args)
+    data = test_in_steps(whole, as_trained, trained)
     split = test_images(data, args.images)
     out = output_folder(args.out, trained.folder / "energy")
     runs = {
         model_name(trained): trained,
-        **open_twins(as_trained, trained, args, make=twin_names),
+        **open_twins(as_trained, trained, whole, make=twin_names),
     }
     metrics = energy_metrics(runs, split, tables, None)
     accuracy = {name: test_accuracy(r, data) for name, r in runs.items()}

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from hardware.early_exit import StepRecord, choose_threshold, record_steps
 from hardware.lowering import lower
 from hardware.simulate import simulate_batches
-from spikingmoe.cli.chain import open_data, test_images
+from spikingmoe.cli.chain import test_images
 from spikingmoe.cli.console import number, percent, show_table
 from spikingmoe.cli.twins import load_twins
 from spikingmoe.config import override
@@ -121,10 +121,9 @@ def test_in_steps(data: ImageData, as_trained: Run, run: Run) -> ImageData:
 
 
 def open_twins(
-    as_trained: Run, run: Run, args: Namespace, *, make: Sequence[str]
+    as_trained: Run, run: Run, data: ImageData, *, make: Sequence[str]
 ) -> dict[str, Run]:
-    """The twins of a run: trained with all its steps, then in windows of as many as `run` has."""
-    data = open_data(as_trained, args)
+    """The twins of a run: trained on `data` with all its steps, then in windows of as many as `run` has."""
     twins = load_twins(as_trained, as_trained.folder / "twins", data, make=make)
     steps = run.model_config.time_steps
     return {

@@ -29,13 +29,14 @@ def run(args: Namespace) -> int:
     as_trained = open_run(args.run)
     trained = with_time_steps(as_trained, args.time_steps)
     lower(trained.model)  # refuses what cannot be lowered before twins are trained
-    data = test_in_steps(open_data(as_trained, args), as_trained, trained)
+    whole = open_data(as_trained, args)
+    data = test_in_steps(whole, as_trained, trained)
     split = test_images(data, args.images)
     split.first(args.samples)  # refuses a wrong number before anything runs
     out = output_folder(args.out, trained.folder / "verify")
     clock = Clock()
     with clock.stage("twins"):
-        twins = open_twins(as_trained, trained, args, make=twin_names)
+        twins = open_twins(as_trained, trained, whole, make=twin_names)
     verified = verify_run(trained, split, clock, samples=args.samples, time_limit=args.time_limit)
     with clock.stage("energy"):
         energy = energy_metrics(
