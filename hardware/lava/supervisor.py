@@ -162,6 +162,10 @@ class _Watch:
             for member in members:
                 if not member.is_alive and member.pid != self.worker.pid:
                     return f"{self._name(member, status)} died ({member.cause}){self._hint()}"
+        there = {member.pid for member in members}
+        for pid, name in status.get("actors", {}).items():
+            if int(pid) not in there:
+                return f"Lava process '{name}' died, and somebody collected it{self._hint()}"
         return self._stopped(members, status, now) or self._overdue(members, status, now)
 
     def _stopped(self, members: list[Member], status: dict, now: float) -> str | None:

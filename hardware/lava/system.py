@@ -7,6 +7,7 @@ be found whole whatever its processes do, and apart from other runs.
 from __future__ import annotations
 
 import ctypes
+import multiprocessing.process
 import os
 import resource
 import signal
@@ -65,6 +66,15 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the call
         os._exit(1)
+
+
+def keep_dead_children() -> None:
+    """Have this process leave its dead children to be seen by who watches it.
+
+    multiprocessing collects those that died whenever it starts another: a process that was killed while
+    the rest were being started would be gone without a trace, and the run would wait for it.
+    """
+    multiprocessing.process._cleanup = lambda: None  # type: ignore[attr-defined]
 
 
 def session_members(session: int) -> list[Member]:

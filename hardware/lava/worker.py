@@ -19,6 +19,7 @@ from hardware.lava.system import (
     cpu_seconds,
     descriptors_needed,
     die_with_parent,
+    keep_dead_children,
     raise_descriptor_limit,
     require_shared_memory,
     shared_memory_needed,
@@ -32,6 +33,7 @@ def main() -> None:
     die_with_parent(content["parent"])
     worker = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker))
+    keep_dead_children()
     # The shared-memory manager's socket belongs into the job's folder, which is always removed; by a
     # relative path, since the names of sockets are limited to 107 bytes.
     os.chdir(job.path)

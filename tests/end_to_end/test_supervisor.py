@@ -142,6 +142,33 @@ def test_a_killed_or_stopped_process_of_the_run(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "count"), [("stock", 2), ("stock", 4), ("stock", 6), ("fused", 2), ("fused", 3)]
+)
+def test_a_process_killed_while_others_are_being_started(
+    kind: str, count: int, temporary: Path
+) -> None:
+    """multiprocessing collects the dead whenever it starts another process: nobody must miss one."""
+    struck: list[float] = []
+
+    def strike() -> None:
+        while not (workers := workers_of(os.getpid())):
+            time.sleep(0.001)
+        while True:
+            started = [m for m in alive(workers[0]) if m.pid != workers[0] and not m.is_tracker]
+            if len(started) >= count:
+                os.kill(started[-1].pid, signal.SIGKILL)
+                struck.append(time.monotonic())
+                return
+            time.sleep(0.0005)
+
+    threading.Thread(target=strike, daemon=True).start()
+    with pytest.raises(BackendError, match=r"died \(killed by SIGKILL\)|the Lava run failed"):
+        run_lava(chain(), samples(LONG[kind]), record=["out"], settings=KINDS[kind])
+    assert time.monotonic() - struck[0] < ERROR_WITHIN_S
+    assert list(temporary.iterdir()) == []
+
+
 PARENT = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
