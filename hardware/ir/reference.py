@@ -48,8 +48,8 @@ def run_reference(
     """
     inputs = check_inputs(graph, inputs)
     started = time.perf_counter()
-    recorded = list(graph.populations if record is None else record)
-    kept: dict[str, list[np.ndarray]] = {n: [] for n in graph.populations if n in set(recorded)}
+    recorded = set(graph.populations if record is None else record)
+    kept: dict[str, list[np.ndarray]] = {n: [] for n in graph.populations if n in recorded}
     logits: list[np.ndarray] = []
     parts = (inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH))
     for trace in run_batches(graph, parts, record=recorded):
@@ -163,7 +163,7 @@ class _Runner:
         values: dict[str, np.ndarray] = {}
         for index, name in enumerate(self.graph.order):
             values[name] = self._messages(name, inputs, values)
-            for source in list(values):
+            for source in {name, *(s.source for s in self.graph.incoming(name))}:
                 if self.graph.last_reader[source] <= index and source not in keep:
                     del values[source]
         return values

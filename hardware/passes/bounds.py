@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,9 +10,10 @@ import numpy as np
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import accumulation_limit, shift
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import GATE_ROLES, LIF, Input, Population, is_graded, size
+from hardware.ir.nodes import LIF, Input, Population, is_graded, size
 from hardware.ir.operators import make_operator
-from hardware.ir.synapses import AnySynapse, Conv2d, Expert, Sparse
+from hardware.ir.synapses import AnySynapse
+from hardware.passes.gating import Gating
 
 Bounds = tuple[np.ndarray, np.ndarray]  # (lowest, highest), each (n,)
 
@@ -87,7 +87,7 @@ def largest(bounds: Bounds) -> float:
 
 
 def population_bounds(
-    graph: SpikeGraph,
+    gating: Gating,
     name: str,
     incoming: Sequence[AnySynapse],
     messages: Mapping[str, Bounds],
@@ -97,24 +97,26 @@ def population_bounds(
     """Bounds of the accumulated input of one population; its own messages, if it loops, are spikes.
 
     Args:
+        gating: of the graph that the population belongs to.
         incoming: its synapses, with the weights to count.
         messages: bounds of what each source sends.
     """
+    graph = gating.graph
     population = graph.populations[name]
-    known = dict(messages)
     if any(s.source == name for s in incoming):
         if not isinstance(population, LIF):
             raise GraphError(f"relay '{name}' has a loop onto itself: its sum has no bound")
-        known[name] = message_bounds(population, None, fixed=fixed)
-    return current_bounds(graph, name, trusted_marks(graph, incoming), known, fixed=fixed)
+        messages = {**messages, name: message_bounds(population, None, fixed=fixed)}
+    return current_bounds(graph, name, gating.trusted_marks(incoming), messages, fixed=fixed)
 
 
 def check_bounds(graph: SpikeGraph) -> None:
     """GraphError if a population of a fixed-point graph could accumulate more than Loihi's range."""
+    gating = Gating(graph)
     messages: dict[str, Bounds] = {}
     for name in graph.order:
         population = graph.populations[name]
-        bounds = population_bounds(graph, name, graph.incoming(name), messages, fixed=True)
+        bounds = population_bounds(gating, name, graph.incoming(name), messages, fixed=True)
         limit = accumulation_limit(population)
         if largest(bounds) > limit:
             raise GraphError(
@@ -122,94 +124,3 @@ def check_bounds(graph: SpikeGraph) -> None:
                 f"+-{limit:,}, where Lava's state would wrap; use smaller weights"
             )
         messages[name] = message_bounds(population, bounds, fixed=True)
-
-
-def trusted_marks(graph: SpikeGraph, incoming: Sequence[AnySynapse]) -> list[AnySynapse]:
-    """The synapses, without the `expert` mark where the graph does not show that it is true.
-
-    It is true of experts behind gates of their own, all of one population, which keeps the limit,
-    token by token (a sum over tokens may hear another expert from each).
-    """
-    gates = [s.expert and _gate_before(graph, s, s.expert) for s in incoming]
-    found: dict[str, set[str]] = {}
-    for synapse, gate in zip(incoming, gates, strict=True):
-        if synapse.expert is not None and gate is not None:
-            found.setdefault(synapse.expert[0], set()).add(gate)
-    trusted = []
-    for synapse, gate in zip(incoming, gates, strict=True):
-        if synapse.expert is not None:
-            router = synapse.expert[0]
-            if gate is None or len(found[router]) > 1 or not _keeps_limit(graph, gate, router):
-                synapse = replace(synapse, expert=None)
-        trusted.append(synapse)
-    return trusted
-
-
-def _gate_before(graph: SpikeGraph, synapse: AnySynapse, expert: Expert) -> str | None:
-    """The gates that keep the source silent while that of the expert is closed; None if none do."""
-    gate = _silencing_gate(graph, synapse, expert)
-    if gate is None or _tokens(graph, gate) == 1 or _is_token_wise(graph, synapse):
-        return gate
-    return None
-
-
-def _silencing_gate(graph: SpikeGraph, synapse: AnySynapse, expert: Expert) -> str | None:
-    source = graph.populations[synapse.source]
-    if not isinstance(source, LIF):
-        return None
-    if source.role in GATE_ROLES:
-        return source.name if _reads_only(graph, synapse, expert[1]) else None
-    if np.any(source.bias > 0):
-        return None
-    incoming = graph.incoming(source.name)
-    if any(s.source == source.name for s in incoming):  # its own spikes may keep it going
-        return None
-    if source.role == "and":
-        gates = [s for s in incoming if graph.populations[s.source].role in GATE_ROLES]
-        own = [g for s in gates if (g := _gate_before(graph, s, expert)) is not None]
-        return own[0] if own and len(incoming) == 2 else None
-    before = {_gate_before(graph, s, expert) if s.expert == expert else None for s in incoming}
-    return before.pop() if len(before) == 1 else None
-
-
-def _keeps_limit(graph: SpikeGraph, gate: str, router: str) -> bool:
-    """Whether no more gates of a token can be open than the router's limit.
-
-    Gates of a contest do by their number of winners; every threshold can be passed at once.
-    """
-    population = graph.populations[gate]
-    if population.role == "latch":
-        decided = {s.source for s in graph.incoming(gate)} - {gate}
-        sources = {s.source for name in decided for s in graph.incoming(name)}
-        held = [n for n in sources if graph.populations[n].role in ("gate", "threshold")]
-        return bool(held) and all(_keeps_limit(graph, name, router) for name in held)
-    return population.role != "threshold" or graph.gate_limits[router] >= population.shape[-1]
-
-
-def _reads_only(graph: SpikeGraph, synapse: AnySynapse, expert: int) -> bool:
-    """Whether a synapse from gates (..., E) uses the gates of one expert alone."""
-    columns = np.unique(_connections(graph, synapse)[1])
-    return bool(np.all(columns % graph.populations[synapse.source].shape[-1] == expert))
-
-
-def _tokens(graph: SpikeGraph, name: str) -> int:
-    return math.prod(graph.populations[name].shape[:-1])
-
-
-def _is_token_wise(graph: SpikeGraph, synapse: AnySynapse) -> bool:
-    """Whether each neuron of a map reads its own position alone."""
-    if isinstance(synapse, Conv2d):
-        single = synapse.weight.shape[2:] == (1, 1)
-        return single and synapse.stride == (1, 1) and synapse.padding == (0, 0)
-    rows, columns = _connections(graph, synapse)
-    target, source = (graph.populations[n].shape[-1] for n in (synapse.target, synapse.source))
-    return bool(np.all(rows // target == columns // source))
-
-
-def _connections(graph: SpikeGraph, synapse: AnySynapse) -> tuple[np.ndarray, np.ndarray]:
-    """(neurons of the target, neurons of the source) of all weights that are not zero."""
-    if isinstance(synapse, Sparse):
-        used = synapse.weight != 0
-        return synapse.rows[used], synapse.columns[used]
-    matrix = graph.matrix(synapse).tocoo()
-    return matrix.row, matrix.col

@@ -27,6 +27,7 @@ from hardware.ir.synapses import AnySynapse, Conv2d, Dense
 from hardware.ir.validate import MAX_THRESHOLD
 from hardware.passes.bias import largest_bias
 from hardware.passes.bounds import Bounds, largest, message_bounds, population_bounds
+from hardware.passes.gating import Gating
 from hardware.passes.grid import HIGHEST_EXPONENT, WeightGrid
 from hardware.passes.plan import QuantisationPlan, apply_plan, weight_grid
 from hardware.passes.scale_groups import ScaleGroup, scale_groups
@@ -89,6 +90,7 @@ class _Chooser:
         squares: Mapping[str, np.ndarray],
     ) -> None:
         self.graph, self.weight_bits, self.squares = graph, weight_bits, squares
+        self.gating = Gating(graph)
         self.limit = MAX_ACCUMULATED / headroom
         self.scale: dict[str, float] = {}
         self.exponents: dict[int, int] = {}
@@ -98,24 +100,29 @@ class _Chooser:
     def run(self) -> QuantisationPlan:
         for name in self.graph.order:
             current = population_bounds(
-                self.graph, name, self.graph.incoming(name), self.real, fixed=False
+                self.gating, name, self.graph.incoming(name), self.real, fixed=False
             )
             self.real[name] = message_bounds(self.graph.populations[name], current, fixed=False)
         for population in self.graph.of_kind(Input):
             assert isinstance(population, Input)
             top = 2 ** (population.bits - 1) - 1
             self.scale[population.name] = top / population.limit if is_graded(population) else 1.0
-            self.messages[population.name] = message_bounds(population, None, fixed=True)
+        for name, population in self.graph.populations.items():
+            if isinstance(population, Input) or not is_graded(population):  # whatever their inputs
+                self.messages[name] = message_bounds(population, None, fixed=True)
         waiting = scale_groups(self.graph)
         while waiting:
-            ready = [g for g in waiting if self._sources_are_scaled(g)]
-            if not ready:
+            later = []
+            for group in waiting:
+                if self._sources_are_scaled(group):
+                    self._quantise_group(group)
+                else:
+                    later.append(group)
+            if len(later) == len(waiting):
                 raise GraphError(
                     f"the scale of '{waiting[0].names[0]}' depends on itself through relays"
                 )
-            for group in ready:
-                self._quantise_group(group)
-            waiting = [g for g in waiting if g not in ready]
+            waiting = later
         return QuantisationPlan(
             weight_bits=self.weight_bits,
             scales=self.scale,
@@ -163,7 +170,7 @@ class _Chooser:
         for name in group.names:
             population = self.graph.populations[name]
             current = population_bounds(
-                self.graph, name, self.graph.incoming(name), self.real, fixed=False
+                self.gating, name, self.graph.incoming(name), self.real, fixed=False
             )
             reach, bias = largest(current), largest_bias(population)
             limits.append(self.limit / (reach + bias) if reach + bias > 0 else np.inf)
@@ -263,19 +270,12 @@ class _Chooser:
                     )
                 self.exponents[id(synapse)] = exponent
                 incoming[name].append(replace(synapse, weight=mantissa, exponent=exponent))
-        for name in (n for n in self.graph.order if n in group.names):
-            known = self._messages_with_defaults()
-            current = population_bounds(self.graph, name, incoming[name], known, fixed=True)
+        for name in group.names:  # in topological order
+            current = population_bounds(
+                self.gating, name, incoming[name], self.messages, fixed=True
+            )
             bias = largest_bias(self.graph.populations[name]) * scale
             if largest(current) + np.rint(bias) > self.limit:
                 return False
             self.messages[name] = message_bounds(self.graph.populations[name], current, fixed=True)
         return True
-
-    def _messages_with_defaults(self) -> dict[str, Bounds]:
-        """Integer message bounds; binary populations not quantised yet still send only 0 or 1."""
-        known = dict(self.messages)
-        for name, population in self.graph.populations.items():
-            if name not in known and not is_graded(population):
-                known[name] = message_bounds(population, None, fixed=True)
-        return known

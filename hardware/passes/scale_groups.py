@@ -23,6 +23,7 @@ def scale_groups(graph: SpikeGraph) -> list[ScaleGroup]:
 
     def find(name: str) -> str:
         while leader[name] != name:
+            leader[name] = leader[leader[name]]
             name = leader[name]
         return name
 

@@ -16,7 +16,8 @@ from hardware.ir import LIF, run_reference
 from hardware.ir.stream import run_stream
 from hardware.lowering import lower, record_torch
 from hardware.passes import quantise
-from hardware.passes.bounds import check_bounds, trusted_marks
+from hardware.passes.bounds import check_bounds
+from hardware.passes.gating import Gating
 from hardware.simulate import simulate, to_inputs
 from hardware.verify import compare_traces
 
@@ -257,9 +258,10 @@ def test_an_expert_works_only_where_its_gate_is_open(name, arithmetic):
 
 def marks(graph):
     """(population, synapse, whether its mark is trusted) of every marked synapse."""
+    gating = Gating(graph)
     for name in graph.order:
         incoming = graph.incoming(name)
-        for synapse, kept in zip(incoming, trusted_marks(graph, incoming), strict=True):
+        for synapse, kept in zip(incoming, gating.trusted_marks(incoming), strict=True):
             if synapse.expert is not None:
                 yield name, synapse, kept.expert is not None
 
