@@ -24,7 +24,7 @@ def part_of(name: str) -> str:
     """
     root, *rest = name.split(".")
     if root == "layers" and len(rest) > 1:  # of a SpikingSequential: a block, or another layer
-        return "head" if rest[-1] == "readout" else part_of(f"blocks.{'.'.join(rest)}")
+        return "head" if "readout" in rest else part_of(f"blocks.{'.'.join(rest)}")
     if root in ("stem", "prompt", "head"):
         return root
     if root == "downsamples":

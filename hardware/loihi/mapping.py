@@ -23,6 +23,7 @@ from hardware.loihi.placement import (
     random_placements,
     row_major,
 )
+from hardware.passes.pool_tokens import reads_tokens_alike
 from hardware.trace import SpikeTrace
 
 #: What to do about a limit.
@@ -272,6 +273,7 @@ def find_problems(graph: SpikeGraph, chip: Chip, cut: Partition) -> list[str]:
     """What is known to stand against running the graph on the chip, one line each."""
     found = [
         f"population '{name}': even its smallest part exceeds a core's {LIMIT_NAMES[limit]}"
+        + _way_out(graph, chip, name, limit)
         for name, limit in cut.too_large.items()
     ]
     if not chip.graded:
@@ -294,3 +296,8 @@ def find_problems(graph: SpikeGraph, chip: Chip, cut: Partition) -> list[str]:
             f"{chip.name} has at most {chip.most_delay}: it needs a relay on the way"
         )
     return found
+
+
+def _way_out(graph: SpikeGraph, chip: Chip, name: str, limit: str) -> str:
+    helps = limit in ("synapse_words", "in_axons") and chip.graded
+    return ": lower with --head pooled" if helps and reads_tokens_alike(graph, name) else ""

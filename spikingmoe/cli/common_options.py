@@ -96,6 +96,16 @@ def add_twins(parser: jsonargparse.ArgumentParser) -> None:
     )
 
 
+def add_head(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--head",
+        choices=["direct", "pooled"],
+        default="direct",
+        help="readout from every token's spikes, or from graded sums over the tokens, which take less synapse "
+        "memory and one step more (direct)",
+    )
+
+
 def add_time_steps(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-steps",

@@ -6,6 +6,7 @@ import jsonargparse
 
 from spikingmoe.cli.common_options import (
     add_data_dir,
+    add_head,
     add_images,
     add_out,
     add_run,
@@ -40,6 +41,7 @@ def lower_options(**kwargs: object) -> jsonargparse.ArgumentParser:
         default="graded",
         help="how images enter: as numbers, or, if they are 0 and 1, as spikes of one bit (graded)",
     )
+    add_head(parser)
     add_time_steps(parser)
     return parser
 
@@ -52,6 +54,7 @@ def quantise_options(**kwargs: object) -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--residual", choices=["relay", "unrolled"], default="relay", help="as for lower (relay)"
     )
+    add_head(parser)
     parser.add_argument(
         "--calibration",
         type=int,

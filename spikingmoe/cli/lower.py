@@ -12,6 +12,7 @@ from hardware.ir.fan_out import count_synapses
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import size
 from hardware.lowering import lower
+from hardware.passes.pool_tokens import pool_tokens
 from hardware.passes.quantise import quantise
 from hardware.passes.scores_to_rows import scores_to_rows
 from spikingmoe.cli.chain import open_run
@@ -36,6 +37,8 @@ def run(args: Namespace) -> int:
         graph = quantise(graph)
     if args.scores == "rows":
         graph = scores_to_rows(graph)
+    if args.head == "pooled":
+        graph = pool_tokens(graph)
     graph.save(args.output)
     show_table(f"program {args.output}", ["", "value"], program_rows(graph))
     say(f"sha-256 of the content: {graph.fingerprint}")

@@ -12,6 +12,7 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.reference import BATCH
 from hardware.lowering.integer import run_torch_batches
 from hardware.passes.plan import apply_plan
+from hardware.passes.pool_tokens import pool_tokens
 from hardware.passes.quantise import quantise
 from hardware.simulate import simulate_batches, to_inputs
 from hardware.verify import Comparison, compare_traces, join_comparisons
@@ -49,6 +50,8 @@ def run(args: Namespace) -> int:
         state.unlink(missing_ok=True)
     clock = Clock()
     programs, losses = _programs(trained, data, settings, state, clock)
+    if args.head == "pooled":
+        programs = {step: pool_tokens(program) for step, program in programs.items()}
     name = list(programs)[-1]
     programs[name].save(args.output)
     test = data.test.first(args.images) if args.images else data.test
