@@ -20,12 +20,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from hardware.errors import BackendError
-from hardware.interpreter import fresh_environment
+from hardware.interpreter import fresh_environment, matrix_kernels
 from hardware.lava.job import JobFolder
 from hardware.lava.system import (
     SHARED_MEMORY,
     Member,
-    matrix_kernels,
     session_members,
     shared_memory_of,
 )

@@ -99,22 +99,6 @@ def session_members(session: int) -> list[Member]:
     return members
 
 
-def matrix_kernels(cpu_info: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """The variable that tells OpenBLAS which kernels this processor can run; empty if in doubt.
-
-    OpenBLAS chooses them by the processor's model number and takes those for SSE3 where it is newer
-    than the library, which makes products five times slower (seen with NumPy 1.26).
-    """
-    try:
-        lines = cpu_info.read_text().splitlines()
-    except OSError:
-        return {}
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
-    if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
-        return {"OPENBLAS_CORETYPE": "SkylakeX"}
-    return {"OPENBLAS_CORETYPE": "Haswell"} if {"avx2", "fma"} <= flags else {}
-
-
 def cpu_seconds(session: int) -> float:
     """Processor time of all processes of a session so far; each is known to 1/100 s."""
     ticks = sum(member.cpu_ticks for member in session_members(session))

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from hardware.interpreter import choose_matrix_kernels
+
 BAD_INPUT = 2
 
 
@@ -19,6 +21,7 @@ class Terminated(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 good, 1 a check failed, 2 bad input, 130/143 stopped)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    choose_matrix_kernels()  # before NumPy is loaded
     try:
         from spikingmoe.cli.command_line import UsageError, parse
     except Exception as error:  # a package that the command line is made of is missing or broken

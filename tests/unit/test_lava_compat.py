@@ -133,18 +133,3 @@ def test_stale_job_folders_are_removed_and_live_ones_kept(
             assert second.path.exists()
         assert not second.path.exists()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("flags", "kernels"),
-    [
-        ("fpu sse3 avx2 fma avx512f avx512dq avx512bw avx512vl", "SkylakeX"),
-        ("fpu sse3 avx2 fma avx512f", "Haswell"),
-        ("fpu sse3", None),
-    ],
-)
-def test_matrix_kernels_are_those_that_the_processor_has(flags, kernels, tmp_path) -> None:
-    info = tmp_path / "cpuinfo"
-    info.write_text(f"processor : 0\nflags : {flags}\n")
-    assert system.matrix_kernels(info).get("OPENBLAS_CORETYPE") == kernels
-    assert system.matrix_kernels(tmp_path / "missing") == {}
