@@ -21,8 +21,8 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Population, is_graded, size
 from hardware.ir.stream import input_stream, stream_steps
 from hardware.ir.synapses import AnySynapse, Dense
+from hardware.jobs.folder import JobFolder
 from hardware.lava.compat import lava_imports
-from hardware.lava.job import JobFolder
 from hardware.lava.network import MESSAGE_BITS, Network, NetworkSize
 from hardware.lava.recorder import Recorder
 from hardware.lava.settings import Settings

@@ -24,8 +24,8 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, size
 from hardware.ir.stepper import Stepper
 from hardware.ir.stream import InputRows
+from hardware.jobs.folder import JobFolder
 from hardware.lava.compat import lava_imports
-from hardware.lava.job import JobFolder
 from hardware.lava.segments import Segment
 from hardware.lava.settings import ConvAs
 from hardware.lava.tracks import Track

@@ -9,8 +9,8 @@ import numpy as np
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import size as population_size
 from hardware.ir.stream import stream_steps
+from hardware.jobs.folder import JobFolder
 from hardware.lava.fused import FusedSegment, Task, message_dtype, message_shape
-from hardware.lava.job import JobFolder
 from hardware.lava.network import Network, NetworkSize, StockBuilder
 from hardware.lava.segments import cut_into_segments
 from hardware.lava.settings import Settings

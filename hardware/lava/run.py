@@ -14,10 +14,11 @@ from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Readout, size
 from hardware.ir.reference import Progress, check_inputs, input_values, run_meta, to_logits
 from hardware.ir.stream import stream_steps, window_view
+from hardware.jobs.folder import JobFolder, job_folder
+from hardware.jobs.processes import sigterm_raises
 from hardware.lava.compat import require_lava
-from hardware.lava.job import JobFolder, job_folder
 from hardware.lava.settings import BACKEND_NAMES, Settings
-from hardware.lava.supervisor import Limits, sigterm_raises, supervise
+from hardware.lava.supervisor import Limits, supervise
 from hardware.lava.system import require_linux
 from hardware.lava.tracks import Track
 from hardware.passes.pipeline import legalise_for_stock_lava

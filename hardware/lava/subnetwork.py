@@ -16,9 +16,9 @@ import numpy as np
 
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import LIF, Input, Readout, Relay, is_graded, size
+from hardware.jobs.folder import JobFolder
 from hardware.lava.compat import lava_imports
 from hardware.lava.fused import FusedSegment
-from hardware.lava.job import JobFolder
 from hardware.lava.network import NetworkSize, StockBuilder
 from hardware.lava.segments import Segment
 from hardware.passes.pipeline import legalise_for_stock_lava

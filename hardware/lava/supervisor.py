@@ -13,21 +13,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hardware.errors import BackendError
-from hardware.interpreter import fresh_environment, matrix_kernels
-from hardware.lava.job import JobFolder
-from hardware.lava.system import (
-    SHARED_MEMORY,
-    Member,
-    session_members,
-    shared_memory_of,
-)
+from hardware.jobs.folder import JobFolder
+from hardware.jobs.interpreter import fresh_environment, matrix_kernels
+from hardware.jobs.processes import SHARED_MEMORY, Member, session_members, shared_memory_of
 
 POLL_S = 0.02  # looking for the result
 SCAN_S = 0.5  # looking at the processes
@@ -200,21 +194,3 @@ class _Watch:
     def _hint(self) -> str:
         line = self.job.last_log_line()
         return f"; last output: {line}" if line else ""
-
-
-@contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM end the run in order, as Ctrl-C does, unless the caller handles it already."""
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -14,12 +14,10 @@ import traceback
 from typing import Any
 
 from hardware.errors import BackendError, HardwareError
-from hardware.lava.job import JobFolder
+from hardware.jobs.folder import JobFolder
+from hardware.jobs.processes import cpu_seconds, die_with_parent, keep_dead_children
 from hardware.lava.system import (
-    cpu_seconds,
     descriptors_needed,
-    die_with_parent,
-    keep_dead_children,
     raise_descriptor_limit,
     require_shared_memory,
     shared_memory_needed,

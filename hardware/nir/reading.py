@@ -19,7 +19,7 @@ import numpy as np
 
 from hardware.errors import FileError, NirError
 from hardware.files import read_archive
-from hardware.interpreter import fresh_environment
+from hardware.jobs.interpreter import fresh_environment
 
 KIND, VERSION = "nir-reading", 1
 SECONDS = 120.0  # of the whole reading

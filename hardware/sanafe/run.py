@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from hardware.errors import BackendError
-from hardware.interpreter import fresh_environment
 from hardware.ir.fan_out import count_synapses
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import Input
 from hardware.ir.reference import Progress, check_inputs, input_values, run_meta, to_logits
 from hardware.ir.stream import stream_steps, window_view
-from hardware.lava.job import JobFolder, job_folder
-from hardware.lava.supervisor import sigterm_raises
+from hardware.jobs.folder import JobFolder, job_folder
+from hardware.jobs.interpreter import fresh_environment
+from hardware.jobs.processes import sigterm_raises
 from hardware.sanafe.detail import Detail
 from hardware.sanafe.legal import legalise
 from hardware.sanafe.placement import place_neurons

@@ -17,8 +17,8 @@ from hardware.errors import BackendError, HardwareError
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.nodes import Input
 from hardware.ir.stream import input_stream
-from hardware.lava.job import JobFolder
-from hardware.lava.system import die_with_parent
+from hardware.jobs.folder import JobFolder
+from hardware.jobs.processes import die_with_parent
 from hardware.sanafe.placement import Placement
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from hardware.interpreter import choose_matrix_kernels
+from hardware.jobs.interpreter import choose_matrix_kernels
 
 BAD_INPUT = 2
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hardware.lava.system import SHARED_MEMORY, descriptors_needed, shared_memory_needed
+from hardware.jobs.processes import SHARED_MEMORY
+from hardware.lava.system import descriptors_needed, shared_memory_needed
 from spikingmoe.doctor.check import Check
 
 TOPIC = "limits of a Lava run"

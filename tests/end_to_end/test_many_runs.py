@@ -14,8 +14,8 @@ from end_to_end.test_supervisor import alive, chain, remaining, samples, workers
 
 from hardware.errors import BackendError
 from hardware.ir import run_reference
+from hardware.jobs.processes import shared_memory_of
 from hardware.lava.run import run_lava
-from hardware.lava.system import shared_memory_of
 
 pytestmark = pytest.mark.lava
 TRIALS = int(os.environ.get("SPIKINGMOE_TRIALS", "0"))

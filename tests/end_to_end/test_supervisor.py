@@ -20,10 +20,10 @@ import pytest
 
 from hardware.errors import BackendError
 from hardware.ir import LIF, Dense, Input, Readout, SpikeGraph, run_reference
-from hardware.lava.job import job_folder
+from hardware.jobs.folder import job_folder
+from hardware.jobs.processes import SHARED_MEMORY, Member, session_members, shared_memory_of
 from hardware.lava.run import run_lava
 from hardware.lava.settings import Settings
-from hardware.lava.system import SHARED_MEMORY, Member, session_members, shared_memory_of
 
 pytestmark = pytest.mark.lava
 ROOT = Path(__file__).parents[2]

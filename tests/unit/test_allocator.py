@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from hardware.interpreter import fresh_environment
+from hardware.jobs.interpreter import fresh_environment
 from spikingmoe.kernels import keep_freed_memory
 
 PAGE = 4096

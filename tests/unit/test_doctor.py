@@ -195,7 +195,7 @@ def test_the_demo_needs_what_the_limits_say(arithmetic, tmp_path):
 import numpy as np
 from hardware.ir.graph import SpikeGraph
 from hardware.ir.stream import stream_steps
-from hardware.lava.job import JobFolder
+from hardware.jobs.folder import JobFolder
 from hardware.lava.plan import plan_network
 from hardware.lava.settings import Settings
 from hardware.lava.tracks import Track

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hardware import interpreter
+from hardware.jobs import interpreter
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hardware.errors import BackendError
-from hardware.lava import compat, job, system
+from hardware.jobs import folder
+from hardware.lava import compat, system
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,8 +82,8 @@ def test_the_workers_side_imports_no_torch() -> None:
 
 @pytest.mark.lava
 def test_the_worker_refuses_to_run_beside_torch(tmp_path: Path) -> None:
-    folder = job.JobFolder(tmp_path)
-    folder.write("job.json", {"parent": os.getpid(), "tracks": {}})
+    job = folder.JobFolder(tmp_path)
+    job.write("job.json", {"parent": os.getpid(), "tracks": {}})
     code = """
 import sys, types
 torch = sys.modules["torch"] = types.ModuleType("torch")
@@ -122,13 +123,13 @@ def test_too_little_shared_memory_is_refused() -> None:
 def test_stale_job_folders_are_removed_and_live_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
-    stale = tmp_path / f"{job.PREFIX}dead"
+    monkeypatch.setattr(folder.tempfile, "gettempdir", lambda: str(tmp_path))
+    stale = tmp_path / f"{folder.PREFIX}dead"
     stale.mkdir()
     (stale / "lock").touch()
-    with job.job_folder() as first:
+    with folder.job_folder() as first:
         assert not stale.exists()
-        with job.job_folder() as second:
+        with folder.job_folder() as second:
             assert first.path.exists()
             assert second.path.exists()
         assert not second.path.exists()

@@ -1,4 +1,4 @@
-"""The folder through which a Lava worker gets its work and gives back its results.
+"""The folder through which a worker gets its work and gives back its results.
 
     graph.safetensors   the graph to run           job.json      who asked, how to run
     inputs.npy          (S, T or 1, *shape)        status.json   phase, process ids, errors
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-PREFIX = "spikingmoe-lava-"
+PREFIX = "spikingmoe-job-"
 MAX_LOG_LINE = 300
 
 
