@@ -1,12 +1,16 @@
-"""Seconds per epoch of a run that may be interrupted."""
+"""Seconds per epoch of a run that may be interrupted, and a line now and then about how far it is."""
 
 from __future__ import annotations
 
 import json
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+SECONDS = "epochs.jsonl"
+LINE_EVERY_S = 10.0
 
 
 class EpochClock:
@@ -40,3 +44,30 @@ class EpochClock:
     def total(self, epochs: int) -> float:
         """Seconds of `epochs` epochs; those that were not kept count as the mean."""
         return self.per_epoch * epochs
+
+
+def say_epochs(
+    name: str, folder: Path, say: Callable[[str], None]
+) -> Callable[[dict[str, float], int], None]:
+    """What `train` calls after each epoch: times it, and says every ten seconds how far `name` is.
+
+    Args:
+        folder: of the run, made if it is missing; its epochs are timed in a file there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clock, said = EpochClock(folder / SECONDS), [0.0]
+
+    def report(record: dict[str, float], epochs: int) -> None:
+        epoch = int(record["epoch"]) + 1
+        clock.tick(epoch)
+        now = time.monotonic()
+        if now - said[0] < LINE_EVERY_S and epoch < epochs:
+            return
+        said[0] = now
+        say(
+            f"{name}: epoch {epoch}/{epochs}, loss {record['loss']:.3f}, "
+            f"validation {100 * record['validation_accuracy']:.1f} %, "
+            f"{(epochs - epoch) * clock.per_epoch:.0f} s left"
+        )
+
+    return report

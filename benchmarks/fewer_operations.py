@@ -12,15 +12,19 @@ goes on where the first ended. The table and the picture lie beside the JSON fil
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from harness import Report
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folder of `benchmarks`
 
+import torch
+
+from benchmarks.epoch_clock import say_epochs
+from benchmarks.harness import Report
 from hardware.early_exit import choose_threshold
 from spikingmoe.cli.fewer_steps import exit_row, record_split, steps_row
 from spikingmoe.config import TrainConfig, get_preset
@@ -55,7 +59,10 @@ def measure(
     settings: TrainConfig, data: ImageData, folder: Path, report: Report, variant: str
 ) -> float:
     """Train, add one row per way of reading the network; its operations on validation images."""
-    run = train(get_preset("digits"), settings, data, folder, resume=True)
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    lines = say_epochs(folder.name, folder, say)
+    run = train(get_preset("digits"), settings, data, folder, resume=True, report=lines)
+    say(f"{folder.name}: measuring")
     held_out, test = record_split(run, data.validation), record_split(run, data.test)
     whole = run.model_config.time_steps
     validated = steps_row(held_out, data.validation, whole)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.epoch_clock import EpochClock
+from benchmarks.epoch_clock import SECONDS, EpochClock, say_epochs
 from benchmarks.locks import claim
 from benchmarks.study_measure import measure
 from benchmarks.study_points import Point
@@ -23,8 +22,6 @@ from spikingmoe.train.checkpoint import Run, load_run
 from spikingmoe.train.fit import train
 from spikingmoe.train.module import TrainingError
 
-SECONDS = "epochs.jsonl"
-LINE_EVERY_S = 10.0
 Say = Callable[[str], None]
 
 
@@ -120,22 +117,7 @@ def _train(
     folder: Path,
     say: Say,
 ) -> Run:
-    folder.mkdir(parents=True, exist_ok=True)
-    clock, said = EpochClock(folder / SECONDS), [0.0]
-
-    def report(record: dict[str, float], epochs: int) -> None:
-        epoch = int(record["epoch"]) + 1
-        clock.tick(epoch)
-        now = time.monotonic()
-        if now - said[0] < LINE_EVERY_S and epoch < epochs:
-            return
-        said[0] = now
-        width = f" width {config.mlp_width}" if point.model == DENSE_SYNOPS else ""
-        say(
-            f"{run_name(point, seed)}{width}: epoch {epoch}/{epochs}, loss {record['loss']:.3f}, "
-            f"validation {100 * record['validation_accuracy']:.1f} %, "
-            f"{(epochs - epoch) * clock.per_epoch:.0f} s left"
-        )
-
+    width = f" width {config.mlp_width}" if point.model == DENSE_SYNOPS else ""
+    report = say_epochs(f"{run_name(point, seed)}{width}", folder, say)
     steps = data.in_steps(config.time_steps)
     return train(config, settings.train_for(seed), steps, folder, resume=True, report=report)

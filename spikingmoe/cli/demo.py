@@ -8,9 +8,13 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikingmoe.cli.chain import Clock, check_time_limit, model_name, train_run
+from hardware.ir.graph import SpikeGraph
+from hardware.loihi.mapping import map_graph
+from hardware.trace import SpikeTrace
+from spikingmoe.cli.chain import Clock, check_time_limit, model_name, output_folder, train_run
 from spikingmoe.cli.comparison import accuracies, verify_run
 from spikingmoe.cli.console import say, show_table
+from spikingmoe.cli.map import write_mapping
 from spikingmoe.cli.metrics import (
     base_metrics,
     energy_metrics,
@@ -26,6 +30,7 @@ from spikingmoe.cli.verify import show_verification
 from spikingmoe.data import load_data
 from spikingmoe.report.findings import main_table
 
+CHIP = "loihi2"
 TABLES = ["loihi1"]  # beside those that price the twins
 
 
@@ -55,6 +60,7 @@ def run(args: Namespace) -> int:
     accuracy = accuracies(verified, data.test, args.samples)
     accuracy["twins"] = {name: test_accuracy(twin, data) for name, twin in twins.items()}
     graph = replace(verified.fixed_graph, notes={**verified.fixed_graph.notes, "data": data.name})
+    program = out / "digits-fixed.program"
     metrics: dict = {
         **base_metrics("demo", trained),
         "accuracy": accuracy,
@@ -65,7 +71,8 @@ def run(args: Namespace) -> int:
         "seconds": clock.seconds,
     }
     with clock.stage("report"):
-        graph.save(str(out / "digits-fixed.program"))
+        graph.save(str(program))
+        metrics["mapping"] = {program.name: _mapped(graph, verified.traces["lava_fixed"], program)}
         names = ("reference", "lava_float", "lava_fixed")
         traces = {name: verified.traces[name] for name in names}
         page = write_report(out, make_facts(trained, data, verified.graph, traces, metrics))
@@ -78,7 +85,13 @@ def run(args: Namespace) -> int:
         main_table(metrics),
     )
     say(f"{clock.seconds['total']:.0f} s of work")
-    say(
-        f"metrics: {out / 'metrics.json'}   program: {out / 'digits-fixed.program'}   report: {page}"
-    )
+    say(f"metrics: {out / 'metrics.json'}   program: {program}   report: {page}")
     return 0 if verified.same else 1
+
+
+def _mapped(graph: SpikeGraph, trace: SpikeTrace, program: Path) -> dict[str, object]:
+    """As `spikingmoe map` lays the program out and keeps it."""
+    out = output_folder(None, Path(f"{program}.map"))
+    mapped = map_graph(graph, CHIP, trace=trace)
+    words = f"spikes of {trace.samples} test images"
+    return write_mapping(mapped, graph.fingerprint, words, str(program), out)

@@ -56,19 +56,34 @@ def run(args: Namespace) -> int:
         say(f"problem: {problem}")
     for line in report.advice:
         say(f"to fit one chip: {line}")
+    write_mapping(report, graph.fingerprint, words, args.program, out)
+    say(f"picture: {out / 'chip.png'}")
+    say(f"metrics: {out / 'metrics.json'}")
+    return 0
+
+
+def write_mapping(
+    report: MappingReport, fingerprint: str, traffic_from: str, program: str, out: Path
+) -> dict[str, object]:
+    """Write the picture and `metrics.json` of a mapping into `out`; what the latter holds.
+
+    Args:
+        fingerprint: of the graph that was mapped.
+        traffic_from: whose messages its traffic is, in words.
+        program: the file that holds the graph.
+    """
     values = report.as_dict()
-    write_bytes(out / "chip.png", chip_png(values))
     metrics = {
         "command": "map",
-        "program": str(args.program),
-        "fingerprint": graph.fingerprint,
-        "traffic_from": words,
+        "program": program,
+        "fingerprint": fingerprint,
+        "traffic_from": traffic_from,
         **values,
         "versions": package_versions(),
     }
-    say(f"picture: {out / 'chip.png'}")
-    say(f"metrics: {write_metrics(out, metrics)}")
-    return 0
+    write_bytes(out / "chip.png", chip_png(values))
+    write_metrics(out, metrics)
+    return metrics
 
 
 def _summary(report: MappingReport, words: str) -> list[list[str]]:
