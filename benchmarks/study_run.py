@@ -16,7 +16,7 @@ from benchmarks.study_settings import StudySettings
 from spikingmoe.cli.equal_synops import Search, equal_synops_twin
 from spikingmoe.cli.metrics import file_digest
 from spikingmoe.cli.twins import DENSE_SYNOPS
-from spikingmoe.config import ModelConfig
+from spikingmoe.config import ModelConfig, TrainConfig
 from spikingmoe.data.image_data import ImageData
 from spikingmoe.train.checkpoint import Run, load_run
 from spikingmoe.train.fit import train
@@ -45,8 +45,10 @@ def finished(settings: StudySettings, point: Point, seed: int, out: Path) -> Stu
     record = read_record(folder)
     if record is None:
         return None
+    # Options that are newer than the record have their defaults there.
+    default = json.loads(json.dumps(TrainConfig().as_dict()))
     recipe = json.loads(json.dumps(settings.train_for(seed).as_dict()))
-    if (record.point, record.seed, record.train) != (point, seed, recipe):
+    if (record.point, record.seed, {**default, **record.train}) != (point, seed, recipe):
         raise ValueError(f"{folder}: was trained with other settings; use another --out")
     return record
 

@@ -10,10 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
 from spikingmoe.analysis.pictures import MIDDLE, SMALL, new_figure, png_bytes
-from spikingmoe.report.style import GROUP_COLOURS, expert_colour
+from spikingmoe.report.style import part_colour
 
-#: Beside the report's colours; a router must be told from the experts that stand around it.
-OTHERS = {"router": "#4a4a68", "input": "#c9ced6", "residual": "#a58a6f", "mlp": "#c07a1c"}
 EMPTY = "#f1f2f4"
 TILE = 0.94  # side of a drawn tile
 
@@ -58,14 +56,6 @@ def chip_png(values: Mapping[str, Any]) -> bytes:
         fontsize=MIDDLE,
     )
     return png_bytes(figure)
-
-
-def part_colour(part: str) -> str:
-    """Of a part of the network, such as "stem" or "experts.2"."""
-    root, _, index = part.partition(".")
-    if index.isdecimal():
-        return expert_colour(int(index))
-    return OTHERS.get(root) or GROUP_COLOURS.get(root, GROUP_COLOURS["other"])
 
 
 def _tile(axes: Axes, row: int, column: int, cores: list[Mapping[str, Any]], side: int) -> None:

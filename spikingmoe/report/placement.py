@@ -9,7 +9,7 @@ from spikingmoe.report.wording import count, look, mapping, number, percent, pla
 
 
 def mapping_section(facts: ReportFacts) -> Html | None:
-    """A table per mapped program and the cores by population; None if nothing was mapped."""
+    """A table per mapped program and the floor plan; None if nothing was mapped."""
     reports = {k: v for k, v in mapping(facts.metrics, "mapping").items() if mapping(v)}
     if not reports:
         return None

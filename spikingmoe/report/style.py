@@ -29,6 +29,18 @@ def expert_colour(expert: int) -> str:
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
+#: Beside the colours of the groups; a router must be told from the experts that stand around it.
+PART_COLOURS = {"router": "#4a4a68", "input": "#c9ced6", "residual": "#a58a6f", "mlp": "#c07a1c"}
+
+
+def part_colour(part: str) -> str:
+    """Of a part of the network, such as "stem" or "experts.2"."""
+    root, _, index = part.partition(".")
+    if index.isdecimal():
+        return expert_colour(int(index))
+    return PART_COLOURS.get(root) or GROUP_COLOURS.get(root, GROUP_COLOURS["other"])
+
+
 CSS = """
 :root{color-scheme:light;--back:#fff;--card:#fff;--ink:#1d232b;--soft:#4a5560;--line:#d9dce1;
 --cell:#eef0f3;--accent:#3b6ea8;--good:#1e7d4a;--bad:#b3261e;--warn:#8a5a00}

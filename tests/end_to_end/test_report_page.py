@@ -32,10 +32,18 @@ NOTHING_CUT = f"({CUT_WORDS.strip()}).length === 0"  # after the last resizing
 
 
 def mapped():
-    populations = [
-        {"name": n, "cores": c, "shape": [8]} for n, c in (("head.x", [0]), (LONG_NAME, [0, 1]))
+    cores = [
+        {
+            "part": part,
+            "tile": [0, index],
+            "neurons": 100,
+            "use": {"neurons": 0.5},
+            "blocks": [{"population": LONG_NAME}],
+        }
+        for index, part in enumerate(("stem", "experts.0", "router"))
     ]
-    return {"x.program": {"chip": "loihi2", "fits": True, "cores": 2, "populations": populations}}
+    report = {"chip": "loihi2", "fits": True, "cores": 3, "cores_per_tile": 4, "core_list": cores}
+    return {"x.program": report}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from spikingmoe.report.parts import MOST_EXPERTS, merged_parts
 from spikingmoe.report.plots.accuracy import accuracy_rows, own_accuracy
 from spikingmoe.report.plots.activity import activity_rows
 from spikingmoe.report.plots.energy import energy_rows
-from spikingmoe.report.plots.mapping import MOST_POPULATIONS, mapping_plot, mapping_rows
+from spikingmoe.report.plots.mapping import mapping_plot, mapping_rows
 from spikingmoe.report.plots.pareto import SYNOPS, pareto_plot, pareto_rows
 from spikingmoe.report.plots.plot import figures
 from spikingmoe.report.plots.router_map import router_map_rows
@@ -142,19 +142,55 @@ def test_shares_of_a_class_add_up_to_all_its_choices():
 
 
 def mapped(cores):
-    populations = [
-        {"name": f"p{i}", "cores": list(range(n)), "shape": [n]} for i, n in enumerate(cores)
+    """A mapping of `cores` cores on tiles of 2x2, each with one population."""
+    listed = [
+        {
+            "part": "stem" if i % 2 else "experts.1",
+            "tile": [0, i // 4],
+            "neurons": 10 * i,
+            "use": {"neurons": 0.1 * i, "in_axons": 0.2},
+            "blocks": [{"population": f"p{i}"}],
+        }
+        for i in range(cores)
     ]
-    return {"mapping": {"x.program": {"chip": "loihi2", "fits": True, "populations": populations}}}
+    report = {"chip": "loihi2", "fits": True, "cores_per_tile": 4, "core_list": listed}
+    return {"mapping": {"x.program": report}}
 
 
-def test_the_mapping_shows_the_largest_populations():
-    rows = mapping_rows(mapped(range(30)))
-    assert [row["cores"] for row in rows] == list(range(29, 29 - MOST_POPULATIONS, -1))
+def test_every_core_has_its_place_on_the_floor_plan():
+    rows = mapping_rows(mapped(7))
+    assert [(r["x"], r["y"]) for r in rows] == [
+        (0, 0),
+        (1, 0),
+        (0, 1),
+        (1, 1),
+        (2, 0),
+        (3, 0),
+        (2, 1),
+    ]
+    assert [r["full"] for r in rows] == pytest.approx([0.2, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert [r["holds"] for r in rows] == [f"p{i}" for i in range(7)]
+    assert {r["part"] for r in rows} == {"stem", "experts.1"}
     assert mapping_plot(make_facts({})) is None
-    page = build_page(make_facts(mapped([1, 2])))
-    assert "Cores by population" in page
+    page = build_page(make_facts(mapped(2)))
+    assert "Cores and what they hold" in page
     assert "fits one chip" in page
+    large = build_page(make_facts(mapped(400)))
+    assert "400 cores: the program&#x27;s metrics.json lists them all" in large
+
+
+def test_a_core_of_many_populations_names_a_few():
+    metrics = mapped(1)
+    core = metrics["mapping"]["x.program"]["core_list"][0]
+    core["blocks"] = [{"population": f"p{i // 2}"} for i in range(12)]
+    assert mapping_rows(metrics)[0]["holds"] == "p0, p1, p2, p3 and 2 more"
+
+
+@pytest.mark.parametrize("junk", [None, [], "text", {"tile": [1]}, {"tile": ["a", 2]}, 3])
+def test_cores_without_a_place_are_left_out(junk):
+    metrics = mapped(2)
+    metrics["mapping"]["x.program"]["core_list"].append(junk)
+    assert len(mapping_rows(metrics)) == 2
 
 
 def test_rows_become_a_table_with_escaped_text():
@@ -166,7 +202,7 @@ def test_rows_become_a_table_with_escaped_text():
 
 
 def test_every_plot_says_what_it_shows_with_its_numbers_of_images():
-    page = build_page(make_facts({**full_metrics(), **mapped([1])}))
+    page = build_page(make_facts({**full_metrics(), **mapped(1)}))
     specs = [
         json.loads(t) for t in re.findall(r'<script type="application/json">(.*?)</script>', page)
     ]
@@ -174,7 +210,7 @@ def test_every_plot_says_what_it_shows_with_its_numbers_of_images():
     assert titles == [
         *("Accuracy", "Accuracy against cost", "Experts chosen per token"),
         *("Which classes go to which expert", "When each population spikes"),
-        *("Energy by part of the network", "Cores by population"),
+        *("Energy by part of the network", "Cores and what they hold"),
     ]
     for title in titles:
         assert f"<h4>{title}</h4>" in page

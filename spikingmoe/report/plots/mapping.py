@@ -1,62 +1,98 @@
-"""Cores of each population on a Loihi chip."""
+"""Floor plan of a Loihi chip: what each core holds, and how full it is."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections import Counter
 from typing import Any
 
 import altair as alt
 
 from spikingmoe.report.facts import ReportFacts
 from spikingmoe.report.markup import Html
-from spikingmoe.report.plots.plot import NAMES, Row, choice, figures, plot, rows, spec_of
-from spikingmoe.report.wording import look, mapping, plain, sequence
+from spikingmoe.report.plots.plot import Row, choice, elsewhere, figures, plot, rows, spec_of
+from spikingmoe.report.style import part_colour
+from spikingmoe.report.wording import look, mapping, number, plain, sequence
 
-MOST_POPULATIONS = 24
+CELL = 26  # height of a core, px
+MOST_HEIGHT = 900
+MOST_NAMED = 4  # populations in the text of a core
+MOST_IN_TABLE = 300
 
 
 def mapping_plot(facts: ReportFacts) -> Html | None:
-    """Bars per population for a chosen program; None if nothing was mapped."""
+    """Every core of the program chosen, at its place; None if nothing was mapped."""
     values = mapping_rows(facts.metrics)
     if not values:
         return None
     programs = tuple(dict.fromkeys(row["program"] for row in values))
-    most = max(sum(row["program"] == program for row in values) for program in programs)
+    parts = tuple(sorted({row["part"] for row in values}))
     words = (
-        f"Neuromorphic cores per population, for the program chosen; the {MOST_POPULATIONS} largest at most. "
-        "An estimate; a core that several populations share counts for each."
+        "Each field is a neuromorphic core at its place on the mesh of tiles, coloured by the part of the network "
+        "that most of its neurons belong to, and as opaque as its fullest resource. An estimate."
     )
-    columns = {"program": "program", "population": "population", "cores": "cores", "shape": "shape"}
-    return plot(_spec(programs, most), values, title="Cores by population", words=words,
-                still=figures(values, columns))  # fmt: skip
+    columns = {"program": "program", "core": "core", "part": "part", "neurons": "neurons",
+               "full": "fullest resource", "holds": "holds"}  # fmt: skip
+    still = (
+        figures(values, columns)
+        if len(values) <= MOST_IN_TABLE
+        else elsewhere(f"{len(values):,} cores: the program's metrics.json lists them all.")
+    )
+    return plot(_spec(programs, parts, max(row["y"] for row in values) + 1), values,
+                title="Cores and what they hold", words=words, still=still)  # fmt: skip
 
 
 def mapping_rows(metrics: dict[str, Any]) -> list[Row]:
-    """(program, population, cores, neurons' shape) of those that take most cores."""
+    """(program, core, x, y, part, neurons, full, holds) of every core whose place is told."""
     found: list[Row] = []
     for program, report in mapping(metrics, "mapping").items():
-        own = []
-        for population in sequence(look(report, "populations")):
-            cores = len(sequence(look(population, "cores")))
-            if cores:
-                own.append({"program": str(program), "population": plain(look(population, "name")),
-                            "cores": cores, "shape": plain(look(population, "shape"))})  # fmt: skip
-        found += sorted(own, key=lambda row: -row["cores"])[:MOST_POPULATIONS]
+        side = max(1, math.ceil(math.sqrt(number(look(report, "cores_per_tile")) or 1)))
+        in_tile: Counter[tuple[int, int]] = Counter()
+        for index, core in enumerate(sequence(look(report, "core_list"))):
+            tile = [number(v) for v in sequence(look(core, "tile"))]
+            if len(tile) != 2 or tile[0] is None or tile[1] is None:
+                continue
+            row, column = int(tile[0]), int(tile[1])
+            place = in_tile[row, column]
+            in_tile[row, column] += 1
+            shares = [s for v in mapping(core, "use").values() if (s := number(v)) is not None]
+            held = [plain(look(block, "population")) for block in sequence(look(core, "blocks"))]
+            found.append(
+                {
+                    "program": str(program),
+                    "core": index,
+                    "x": column * side + place % side,
+                    "y": row * side + place // side,
+                    "part": plain(look(core, "part")),
+                    "neurons": int(number(look(core, "neurons")) or 0),
+                    "full": round(min(1.0, max(shares, default=0.0)), 3),
+                    "holds": _listed(list(dict.fromkeys(held))),
+                }
+            )
     return found
 
 
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 @functools.cache
-def _spec(programs: tuple[str, ...], populations: int) -> dict[str, Any]:
+def _spec(programs: tuple[str, ...], parts: tuple[str, ...], height: int) -> dict[str, Any]:
+    colours = [part_colour(part) for part in parts]
     chart = (
         alt.Chart(rows())
         .transform_filter("datum.program == mapped_program")
-        .mark_bar(color="#0072b2")
+        .mark_rect(stroke="white", strokeWidth=1)
         .encode(
-            x=alt.X("cores:Q", title="cores (estimate)", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("population:N", sort=None, title=None, axis=NAMES),
-            tooltip=["population:N", "cores:Q", "shape:N"],
+            x=alt.X("x:O", axis=None),
+            y=alt.Y("y:O", axis=None),
+            color=alt.Color("part:N", title=None, scale=alt.Scale(domain=list(parts), range=colours)),
+            opacity=alt.Opacity("full:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.25, 1])),
+            tooltip=["core:Q", "part:N", "neurons:Q", alt.Tooltip("full:Q", format=".0%"), "holds:N"],
         )
         .add_params(choice("mapped_program", programs, "program"))
-        .properties(width="container", height=max(18 * populations, 40))
+        .properties(width="container", height=min(CELL * height, MOST_HEIGHT))
     )  # fmt: skip
     return spec_of(chart)
