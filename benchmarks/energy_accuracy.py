@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folde
 import torch
 
 from benchmarks.agreement import check_outputs
-from benchmarks.study_cluster import ClusterOptions, run_on_cluster
-from benchmarks.study_points import Axes
-from benchmarks.study_report import report
-from benchmarks.study_settings import StudySettings, agree, load_settings
-from benchmarks.study_storage import Trials, require_optuna
-from benchmarks.study_work import WorkerOptions, run_workers, work
+from benchmarks.study.cluster import ClusterOptions, run_on_cluster
+from benchmarks.study.points import Axes
+from benchmarks.study.report import report
+from benchmarks.study.settings import StudySettings, agree, load_settings
+from benchmarks.study.storage import Trials, require_optuna
+from benchmarks.study.work import WorkerOptions, run_workers, work
 from hardware.energy import get_table
 from hardware.errors import HardwareError
 from spikingmoe.cli.twins import NAMES

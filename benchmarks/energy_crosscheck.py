@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.energy_brute_force import count_by_spikes
-from benchmarks.energy_layers import count_layers
-from benchmarks.energy_sanafe import TABLE, UNITS, ChipRun, of_unit, run_both
+from benchmarks.crosscheck.brute_force import count_by_spikes
+from benchmarks.crosscheck.layers import count_layers
+from benchmarks.crosscheck.sanafe import TABLE, UNITS, ChipRun, of_unit, run_both
 from benchmarks.harness import PACKAGES, Report, print_table, versions
 from hardware.energy import price
 from hardware.energy.parts import part_order

@@ -37,6 +37,7 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "torch_threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
+        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
         "system": f"{platform.system()} {platform.machine()}",
         "load_at_start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -2,7 +2,7 @@
 
     python benchmarks/routing.py --data digits --seeds 0 1 2 --out DIR --json FILE --plot FILE
 
-Trains every variant of `routing_variants.py` with every seed, measures accuracy and synaptic
+Trains every variant of `routing_study/variants.py` with every seed, measures accuracy and synaptic
 operations, and writes the table (terminal, JSON, Markdown beside it) and a picture. What is finished
 is kept, what was interrupted is resumed, and several processes may work on one --out at once.
 """
@@ -24,18 +24,18 @@ import torch
 from benchmarks.agreement import check_outputs
 from benchmarks.harness import Report, print_table
 from benchmarks.intervals import RULE
-from benchmarks.routing_answer import AGAINST, answer_of
-from benchmarks.routing_experiment import (
+from benchmarks.routing_study.answer import AGAINST, answer_of
+from benchmarks.routing_study.experiment import (
     Experiment,
     agree,
     finished,
     list_jobs,
     load_experiment,
 )
-from benchmarks.routing_plot import draw
-from benchmarks.routing_record import Record
-from benchmarks.routing_runs import check_all, work
-from benchmarks.routing_table import (
+from benchmarks.routing_study.plot import draw
+from benchmarks.routing_study.record import Record
+from benchmarks.routing_study.runs import check_all, work
+from benchmarks.routing_study.table import (
     accuracy_columns,
     cells,
     cost_columns,
@@ -43,7 +43,7 @@ from benchmarks.routing_table import (
     notes,
     row_values,
 )
-from benchmarks.routing_variants import FAMILIES, VARIANTS, Variant, choose_variants, same_as
+from benchmarks.routing_study.variants import FAMILIES, VARIANTS, Variant, choose_variants, same_as
 from hardware.files import write_json, write_text
 from spikingmoe.config import ModelConfig, TrainConfig, get_preset, override, unknown
 from spikingmoe.data import load_data

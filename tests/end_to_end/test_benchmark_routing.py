@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.epoch_clock import EpochClock
 from benchmarks.locks import claim
 from benchmarks.routing import main
-from benchmarks.routing_experiment import Job
+from benchmarks.routing_study.experiment import Job
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/routing.py"
@@ -203,7 +203,7 @@ def test_work_of_another_process_is_left_to_it(tmp_path, capfd):
 
 
 def test_a_mistake_in_one_run_leaves_the_others(tmp_path, monkeypatch, capfd):
-    from benchmarks import routing_runs
+    from benchmarks.routing_study import runs as routing_runs
 
     measure = routing_runs.measure
 

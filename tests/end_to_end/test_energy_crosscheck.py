@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny_models import settled_model, tiny_config
 
-from benchmarks import energy_crosscheck, energy_sanafe
+from benchmarks import energy_crosscheck
+from benchmarks.crosscheck import sanafe as crosscheck_sanafe
 from benchmarks.energy_crosscheck import main, measure
 from benchmarks.harness import Report
 from hardware.energy import Operation
@@ -88,10 +89,10 @@ def test_it_writes_its_files_and_a_wrong_price_fails(tmp_path, capsys, monkeypat
     monkeypatch.setattr(
         energy_crosscheck, "load_data_for", lambda *args: SimpleNamespace(test=test)
     )
-    table = energy_sanafe.get_table("loihi1-fitted")
+    table = crosscheck_sanafe.get_table("loihi1-fitted")
     cost = table.costs[Operation.STATE_CHANGE]
     dearer = {**table.costs, Operation.STATE_CHANGE: replace(cost, value_pj=cost.value_pj + 0.1)}
-    monkeypatch.setattr(energy_sanafe, "get_table", lambda name: replace(table, costs=dearer))
+    monkeypatch.setattr(crosscheck_sanafe, "get_table", lambda name: replace(table, costs=dearer))
     files = [f"--json={tmp_path / 'out.json'}", f"--markdown={tmp_path / 'out.md'}"]
     assert main(["a-run", "--images", "1", *files]) == 1
     told = capsys.readouterr()

@@ -8,12 +8,12 @@ import pytest
 from tiny_models import settled_model, tiny_config, tiny_images
 
 from benchmarks.intervals import Comparison
-from benchmarks.routing_answer import EQUAL_SYNOPS, NEAREST, answer_of
-from benchmarks.routing_measures import active_parameters, answer, expert_figures
-from benchmarks.routing_plot import draw
-from benchmarks.routing_record import Record, Synops, pack_right, read_record
-from benchmarks.routing_table import markdown, notes, row_values
-from benchmarks.routing_variants import (
+from benchmarks.routing_study.answer import EQUAL_SYNOPS, NEAREST, answer_of
+from benchmarks.routing_study.measures import active_parameters, answer, expert_figures
+from benchmarks.routing_study.plot import draw
+from benchmarks.routing_study.record import Record, Synops, pack_right, read_record
+from benchmarks.routing_study.table import markdown, notes, row_values
+from benchmarks.routing_study.variants import (
     DENSE,
     DENSE_PARAMETERS,
     FAMILIES,

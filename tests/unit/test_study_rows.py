@@ -8,11 +8,11 @@ import json
 import pytest
 from PIL import Image
 
-from benchmarks.study_plot import draw
-from benchmarks.study_points import Axes, Point, base_point, factor_points, grid_points
-from benchmarks.study_record import Measured, StudyRecord, record_from
-from benchmarks.study_rows import against_twins, break_even, pareto_front, rows_of, spike_rates
-from benchmarks.study_settings import StudySettings
+from benchmarks.study.plot import draw
+from benchmarks.study.points import Axes, Point, base_point, factor_points, grid_points
+from benchmarks.study.record import Measured, StudyRecord, record_from
+from benchmarks.study.rows import against_twins, break_even, pareto_front, rows_of, spike_rates
+from benchmarks.study.settings import StudySettings
 from spikingmoe.config import TrainConfig, get_preset
 from spikingmoe.config.twins import quantised_relu_twin
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks.harness import PACKAGES, Report, print_table, versions
 from benchmarks.intervals import Interval
-from benchmarks.study_plot import draw
-from benchmarks.study_record import StudyRecord
-from benchmarks.study_rows import (
+from benchmarks.study.plot import draw
+from benchmarks.study.record import StudyRecord
+from benchmarks.study.rows import (
     Against,
     BreakEven,
     Row,
@@ -19,9 +19,9 @@ from benchmarks.study_rows import (
     main_precision,
     rows_of,
 )
-from benchmarks.study_run import run_name
-from benchmarks.study_settings import StudySettings
-from benchmarks.study_storage import Trials
+from benchmarks.study.run import run_name
+from benchmarks.study.settings import StudySettings
+from benchmarks.study.storage import Trials
 from hardware.files import write_json, write_text
 
 Say = Callable[[str], None]

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.agreement import check_same
-from benchmarks.routing_record import Record, read_record
-from benchmarks.routing_variants import VARIANTS, Variant, same_as
+from benchmarks.routing_study.record import Record, read_record
+from benchmarks.routing_study.variants import VARIANTS, Variant, same_as
 from hardware.files import write_json
 from spikingmoe.config import ModelConfig, TrainConfig, model_config, train_config
 

@@ -16,8 +16,8 @@ from benchmarks.intervals import (
     interpolation_weights,
     t_interval,
 )
-from benchmarks.routing_record import Record, Synops
-from benchmarks.routing_variants import DENSE, DENSE_PARAMETERS, VARIANTS, Variant
+from benchmarks.routing_study.record import Record, Synops
+from benchmarks.routing_study.variants import DENSE, DENSE_PARAMETERS, VARIANTS, Variant
 from spikingmoe.analysis.effects import wilson_interval
 
 DENSE_TWINS = {v.name for v in VARIANTS if v.family == "dense"}

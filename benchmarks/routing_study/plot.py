@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.intervals import Comparison, Interval
-from benchmarks.routing_answer import EQUAL_SYNOPS, Row
-from benchmarks.routing_variants import FAMILIES
+from benchmarks.routing_study.answer import EQUAL_SYNOPS, Row
+from benchmarks.routing_study.variants import FAMILIES
 
 #: Okabe and Ito's colours, told apart by colour-blind eyes too; the dense twins are black.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.locks import claim
-from benchmarks.study_database import HEARTBEAT_S, open_storage, require_optuna, unopened
-from benchmarks.study_points import Point, is_allowed, mixtures_first, point_from
-from benchmarks.study_record import StudyRecord, record_from
-from benchmarks.study_run import run_name
-from benchmarks.study_settings import StudySettings
+from benchmarks.study.database import HEARTBEAT_S, open_storage, require_optuna, unopened
+from benchmarks.study.points import Point, is_allowed, mixtures_first, point_from
+from benchmarks.study.record import StudyRecord, record_from
+from benchmarks.study.run import run_name
+from benchmarks.study.settings import StudySettings
 
 if TYPE_CHECKING:
     import optuna
@@ -271,7 +271,7 @@ def objectives(records: list[StudyRecord], settings: StudySettings) -> tuple[flo
     """(mean validation accuracy, mean energy in picojoules under the first table), at the precision
     of the picture; None if a training failed. What has no price has infinite energy.
     """
-    from benchmarks.study_rows import main_measured
+    from benchmarks.study.rows import main_measured
 
     if any(record.failure for record in records):
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.agreement import check_same
-from benchmarks.study_points import Axes, Point, check_distinct, factor_points, grid_points
+from benchmarks.study.points import Axes, Point, check_distinct, factor_points, grid_points
 from hardware.files import write_json
 from spikingmoe.config import ModelConfig, TrainConfig, model_config, train_config
 

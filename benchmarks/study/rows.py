@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.intervals import Interval, t_interval
-from benchmarks.study_points import SPIKING_TWINS, Point, base_point
-from benchmarks.study_record import Measured, StudyRecord, precision
-from benchmarks.study_settings import StudySettings
+from benchmarks.study.points import SPIKING_TWINS, Point, base_point
+from benchmarks.study.record import Measured, StudyRecord, precision
+from benchmarks.study.settings import StudySettings
 
 BySeed = Mapping[int, StudyRecord]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.intervals import Interval
-from benchmarks.study_rows import Row, pareto_front
+from benchmarks.study.rows import Row, pareto_front
 
 #: Okabe and Ito's colours, and a marker of its own for each kind, so that none needs the colour.
 LOOK = {

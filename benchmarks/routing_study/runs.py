@@ -13,10 +13,15 @@ import torch
 
 from benchmarks.epoch_clock import EpochClock
 from benchmarks.locks import claim
-from benchmarks.routing_experiment import Experiment, Job, finished, run_folder
-from benchmarks.routing_measures import active_parameters, answer, expert_figures, measure_synops
-from benchmarks.routing_record import Record, pack_right
-from benchmarks.routing_variants import VARIANTS
+from benchmarks.routing_study.experiment import Experiment, Job, finished, run_folder
+from benchmarks.routing_study.measures import (
+    active_parameters,
+    answer,
+    expert_figures,
+    measure_synops,
+)
+from benchmarks.routing_study.record import Record, pack_right
+from benchmarks.routing_study.variants import VARIANTS
 from spikingmoe.cli.metrics import file_digest
 from spikingmoe.data.fit import check_shapes
 from spikingmoe.data.image_data import ImageData

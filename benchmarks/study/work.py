@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.locks import claim
-from benchmarks.study_run import do_run, run_name
-from benchmarks.study_settings import load_settings
-from benchmarks.study_storage import Claimed, Trials
+from benchmarks.study.run import do_run, run_name
+from benchmarks.study.settings import load_settings
+from benchmarks.study.storage import Claimed, Trials
 from spikingmoe.data import load_data
 from spikingmoe.data.image_data import ImageData
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from benchmarks.study_record import FLOAT, Measured, precision
+from benchmarks.study.record import FLOAT, Measured, precision
 from hardware.energy import EnergyReport, Operation, get_table, price, quantised_energy
 from hardware.errors import LoweringError
 from hardware.ir.graph import SpikeGraph

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from benchmarks.epoch_clock import SECONDS, EpochClock, say_epochs
 from benchmarks.locks import claim
-from benchmarks.study_measure import measure
-from benchmarks.study_points import Point
-from benchmarks.study_record import StudyRecord, read_record
-from benchmarks.study_settings import StudySettings
+from benchmarks.study.measure import measure
+from benchmarks.study.points import Point
+from benchmarks.study.record import StudyRecord, read_record
+from benchmarks.study.settings import StudySettings
 from spikingmoe.cli.equal_synops import Search, equal_synops_twin
 from spikingmoe.cli.metrics import file_digest
 from spikingmoe.cli.twins import DENSE_SYNOPS

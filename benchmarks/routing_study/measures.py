@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.routing_record import Synops
+from benchmarks.routing_study.record import Synops
 from hardware.energy.operations import Operation
 from hardware.errors import LoweringError
 from spikingmoe.analysis.measures import load_entropy

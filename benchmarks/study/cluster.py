@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.study_work import WorkerOptions, work
+from benchmarks.study.work import WorkerOptions, work
 
 POLL_S = 1.0
 INSTALL = (
@@ -42,7 +42,7 @@ def run_on_cluster(options: WorkerOptions, cluster: ClusterOptions, jobs: int, t
         import submitit
     except ImportError:
         raise ValueError(INSTALL) from None
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))  # jobs inherit it
     try:

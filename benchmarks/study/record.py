@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from benchmarks.study_points import Point, point_from
+from benchmarks.study.points import Point, point_from
 from hardware.files import write_json
 
 FILE = "record.json"

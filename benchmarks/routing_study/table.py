@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from benchmarks.intervals import RULE, Comparison, Interval
-from benchmarks.routing_answer import AGAINST, EQUAL_SYNOPS, NEAREST, Answer, Row
-from benchmarks.routing_variants import DENSE, DENSE_PARAMETERS
+from benchmarks.routing_study.answer import AGAINST, EQUAL_SYNOPS, NEAREST, Answer, Row
+from benchmarks.routing_study.variants import DENSE, DENSE_PARAMETERS
 
 SHOWN = 12  # missing runs named in the notes; the JSON file has all
 Column = tuple[str, Callable[[Row], str]]
