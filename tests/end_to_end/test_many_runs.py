@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from end_to_end.test_supervisor import alive, chain, remaining, samples, workers_of
+from end_to_end.test_supervisor import BACKENDS, KINDS, alive, chain, remaining, samples, workers_of
 
 from hardware.errors import BackendError
 from hardware.ir import run_reference
@@ -69,21 +69,25 @@ def await_end(watch: Watch) -> None:
 
 
 @pytest.mark.timeout(0)
-def test_runs_in_a_row_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@BACKENDS
+def test_runs_in_a_row_leave_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     graph, inputs = chain(), samples(8)
     expected = run_reference(graph, inputs)
-    run_lava(graph, inputs)  # what the first run opens for good
+    settings = KINDS[kind]
+    run_lava(graph, inputs, settings=settings)  # what the first run opens for good
     before, raised = held(), 0
     with Watch() as watch:
         between = watch.held()
         for number in range(RUNS):
             if number % 10 == 1:
                 with pytest.raises(BackendError, match="exceeded its time limit"):
-                    run_lava(graph, samples(20_000), time_limit=RAISING)
+                    run_lava(graph, samples(20_000), time_limit=RAISING, settings=settings)
                 raised += 1
             else:
-                trace = run_lava(graph, inputs)
+                trace = run_lava(graph, inputs, settings=settings)
                 assert np.array_equal(trace.spikes["b"], expected.spikes["b"])
             assert watch.held() == between, f"after run {number}"
         assert watch.memory
