@@ -1,18 +1,23 @@
 """Fewer synaptic operations for the same accuracy: budgets, firing-rate targets, steps, early exit.
 
     python benchmarks/fewer_operations.py --json benchmarks/results/fewer_operations_digits.json
+    python benchmarks/fewer_operations.py --json ... --models moe dense dense_params --rates
 
 For each seed the digits preset is trained freely, with budgets that are shares of what the free network
 uses on validation images, and with firing-rate targets. Of each network: whole windows, windows of
 fewer steps, and early exit with a threshold chosen on validation images. Operations are
 counted by the reference on all test images. A row is written as soon as it is there; a second call
 goes on where the first ended. The table and the picture lie beside the JSON file.
+
+Dense twins (`--models`) get the very budgets of the mixture, in operations: shares are of what the free
+mixture of the same seed uses.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import statistics
 import sys
@@ -27,7 +32,8 @@ from benchmarks.epoch_clock import say_epochs
 from benchmarks.harness import Report
 from hardware.early_exit import choose_threshold
 from spikingmoe.cli.fewer_steps import exit_row, record_split, steps_row
-from spikingmoe.config import TrainConfig, get_preset
+from spikingmoe.cli.twins import TWINS
+from spikingmoe.config import ModelConfig, TrainConfig, get_preset
 from spikingmoe.data import load_data
 from spikingmoe.data.image_data import ImageData
 from spikingmoe.train.fit import train
@@ -36,11 +42,12 @@ BUDGETS = (0.6, 0.4, 0.25, 0.8)
 RATES = (0.1, 0.05)
 RATE_WEIGHT = 30.0
 ALLOWED = 0.005  # of the validation images, that early exit may cost
-FREE = "free"
+FREE, MIXTURE = "free", "moe"
+MODELS = (MIXTURE, "dense", "dense_params")
 
 
 def variants(
-    settings: TrainConfig, free_synops: float, budgets: list[float]
+    settings: TrainConfig, free_synops: float, budgets: list[float], rates: list[float]
 ) -> dict[str, TrainConfig]:
     """Recipes by name; budgets up to 1 are shares of `free_synops`, others operations per image."""
     return {
@@ -50,23 +57,29 @@ def variants(
         },
         **{
             f"rate {rate}": replace(settings, rate_target=rate, rate_weight=RATE_WEIGHT)
-            for rate in RATES
+            for rate in rates
         },
     }
 
 
+def config_of(model: str) -> ModelConfig:
+    """The preset's mixture, or a twin of it."""
+    mixture = get_preset("digits")
+    return mixture if model == MIXTURE else TWINS[model](mixture)
+
+
 def measure(
-    settings: TrainConfig, data: ImageData, folder: Path, report: Report, variant: str
-) -> float:
-    """Train, add one row per way of reading the network; its operations on validation images."""
+    model: str, settings: TrainConfig, data: ImageData, folder: Path, report: Report, variant: str
+) -> None:
+    """Train, and add one row per way of reading the network."""
     say = functools.partial(print, file=sys.stderr, flush=True)
     lines = say_epochs(folder.name, folder, say)
-    run = train(get_preset("digits"), settings, data, folder, resume=True, report=lines)
+    run = train(config_of(model), settings, data, folder, resume=True, report=lines)
     say(f"{folder.name}: measuring")
     held_out, test = record_split(run, data.validation), record_split(run, data.test)
     whole = run.model_config.time_steps
-    validated = steps_row(held_out, data.validation, whole)
     common = {
+        "model": model,
         "variant": variant,
         "seed": settings.seed,
         "epochs": settings.epochs,
@@ -84,7 +97,6 @@ def measure(
         )
     threshold = choose_threshold(held_out, data.validation.labels.numpy(), loss=ALLOWED)
     report.add(**common, reading="early exit", **exit_row(test, data.test, threshold))
-    return validated["synops_per_sample"]
 
 
 def run(args: argparse.Namespace) -> Report:
@@ -92,23 +104,39 @@ def run(args: argparse.Namespace) -> Report:
     torch.set_num_threads(1)
     path, data = Path(args.json), load_data("digits")
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    report = Report(seeds=list(range(args.seeds)), rows=rows)
-    for seed in range(args.seeds):
+    report = Report(seeds=args.seeds, rows=rows)
+    for model, seed in itertools.product(args.models, args.seeds):
         settings = TrainConfig(epochs=args.epochs, seed=seed)
         work = [(FREE, settings)]
         while work:
             variant, recipe = work.pop(0)
-            done = [r for r in report.rows if (r["variant"], r["seed"]) == (variant, seed)]
-            if not done:
-                folder = Path(args.work) / f"{variant.replace(' ', '-')}-seed{seed}"
-                measure(recipe, data, folder, report, variant)
+            if not rows_of(report, model, variant, seed):
+                name = variant if model == MIXTURE else f"{model} {variant}"
+                folder = Path(args.work) / f"{name.replace(' ', '-')}-seed{seed}"
+                measure(model, recipe, data, folder, report, variant)
                 report.write(path)
-                done = [r for r in report.rows if (r["variant"], r["seed"]) == (variant, seed)]
             if variant == FREE:
-                free = next(r for r in done if r["reading"] == f"{whole_steps()} steps")
-                used = float(str(free["validation_synops"]))
-                work += variants(settings, used, args.budgets).items()
+                used = free_synops(report, seed)
+                work += variants(settings, used, args.budgets, args.rates).items()
     return report
+
+
+def rows_of(report: Report, model: str, variant: str, seed: int) -> list[dict[str, object]]:
+    """What the report holds of one training; rows of earlier versions name no model."""
+    wanted = (model, variant, seed)
+    return [r for r in report.rows if (r.get("model", MIXTURE), r["variant"], r["seed"]) == wanted]
+
+
+def free_synops(report: Report, seed: int) -> float:
+    """Operations per validation image of the free mixture.
+
+    Raises:
+        ValueError: it is not there yet.
+    """
+    for row in rows_of(report, MIXTURE, FREE, seed):
+        if row["reading"] == f"{whole_steps()} steps":
+            return float(str(row["validation_synops"]))
+    raise ValueError(f"seed {seed}: budgets are shares of the free mixture's; add --models moe")
 
 
 def whole_steps() -> int:
@@ -117,17 +145,19 @@ def whole_steps() -> int:
 
 
 def means(rows: list[dict]) -> list[dict[str, object]]:
-    """Rows of one variant and reading as one: means over seeds, and how many there were."""
+    """Rows of one model, variant and reading as one: means over seeds, and how many there were."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        groups.setdefault((row["variant"], row["reading"]), []).append(row)
+        key = (row.get("model", MIXTURE), row["variant"], row["reading"])
+        groups.setdefault(key, []).append(row)
     found = []
-    for (variant, reading), same in groups.items():
+    for (model, variant, reading), same in groups.items():
         numbers = ("accuracy", "synops_per_sample", "steps", "latency_steps", "interval_steps")
         mean = {name: statistics.mean(r[name] for r in same) for name in numbers}
         flying = [r["synops_per_sample_in_flight"] for r in same if reading == "early exit"]
         found.append(
             {
+                "model": model,
                 "variant": variant,
                 "reading": reading,
                 "seeds": len(same),
@@ -141,14 +171,14 @@ def means(rows: list[dict]) -> list[dict[str, object]]:
 def table(report: Report) -> str:
     """The means as Markdown."""
     lines = [
-        "| training | reading | seeds | accuracy | synaptic operations | with those in flight | steps "
+        "| model | training | reading | seeds | accuracy | synaptic operations | with those in flight | steps "
         "| latency (steps) |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in means(report.rows):
         flying = f"{row['in_flight']:,.0f}" if row["in_flight"] is not None else ""
         lines.append(
-            f"| {row['variant']} | {row['reading']} | {row['seeds']} | {100 * row['accuracy']:.2f} % "  # type: ignore[operator]
+            f"| {row['model']} | {row['variant']} | {row['reading']} | {row['seeds']} | {100 * row['accuracy']:.2f} % "  # type: ignore[operator]
             f"| {row['synops_per_sample']:,.0f} | {flying} | {row['steps']:.2f} "
             f"| {row['latency_steps']:.1f} |"
         )
@@ -163,7 +193,8 @@ def draw(report: Report, path: Path) -> None:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    rows, whole = means(report.rows), f"{whole_steps()} steps"
+    every, whole = means(report.rows), f"{whole_steps()} steps"
+    rows = [r for r in every if r["model"] == MIXTURE]
     kinds = {"free": "o", "budget": "s", "rate": "^"}
     for kind, marker in kinds.items():
         own = [r for r in rows if str(r["variant"]).startswith(kind)]
@@ -183,6 +214,14 @@ def draw(report: Report, path: Path) -> None:
         [100 * float(str(r["accuracy"])) for r in shorter],
         color="#33404d", linestyle=":", label="free, 1 to T steps",
     )  # fmt: skip
+    for twin, marker in (("dense", "x"), ("dense_params", "+")):
+        own = [r for r in every if r["model"] == twin and r["reading"] == whole]
+        if own:
+            left.scatter(
+                [float(str(r["synops_per_sample"])) / 1e3 for r in own],
+                [100 * float(str(r["accuracy"])) for r in own],
+                marker=marker, color="#8c6d1f", label=f"{twin}, whole windows",
+            )  # fmt: skip
     left.set(xlabel="synaptic operations per image (thousands)", ylabel="test accuracy (%)")
     left.legend(frameon=False, fontsize=8)
     free = [r for r in rows if r["variant"] == FREE]
@@ -205,9 +244,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", required=True, help="results; the table and picture lie beside")
     parser.add_argument("--work", default="runs/fewer-operations", help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS))
+    parser.add_argument(
+        "--rates", type=float, nargs="*", default=list(RATES), help="firing-rate targets"
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[MIXTURE])
     parser.add_argument("--draw-only", action="store_true", help="of the rows that there are")
     args = parser.parse_args(argv)
     path = Path(args.json)
