@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.intervals import Interval
 from benchmarks.study.rows import Row, pareto_front
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 #: Okabe and Ito's colours, and a marker of its own for each kind, so that none needs the colour.
 LOOK = {
@@ -18,19 +24,28 @@ LOOK = {
     "relu": ("*", "#CC79A7", "ReLU (float)"),
 }
 
+LEAST_ERROR = 0.1  # %, for the logarithm
+#: Places of a mark's name, in points, the best first.
+OFFSETS = tuple(
+    (side * right, up)
+    for right, ups in ((7, (5, -11, 16, -22)), (14, (28, -34)), (22, (42, -48)))
+    for up in ups
+    for side in (1, -1)
+)
+
 
 def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
     """Write the picture: one mark per row with a price under `table`, the Pareto front as steps.
 
     Bars are 95 % t-intervals over seeds on both axes; what has no price under the table is a dotted
-    line at its accuracy.
+    line at its accuracy. A name tells the number of seeds where others have more.
 
     Raises:
         ValueError: no row has a price under the table yet.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     priced = [row for row in rows if table in row.energy_pj]
     if not priced:
@@ -44,9 +59,9 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
         x, y = row.energy_pj[table], row.test
         axes.errorbar(
             x.mean / 1000,
-            100 * y.mean,
+            error(y.mean),
             xerr=_bars(x, 1 / 1000),
-            yerr=_bars(y, 100),
+            yerr=_error_bars(y),
             fmt=marker,
             color=colour,
             markersize=10 if marker == "*" else 7,
@@ -56,24 +71,16 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
             label=None if label in named else label,
         )
         named.add(label)
-        axes.annotate(
-            short_name(row),
-            (x.mean / 1000, 100 * y.mean),
-            xytext=(6, 5),
-            textcoords="offset points",
-            fontsize=7,
-            color=colour,
-        )
     for row in rows:
         if table not in row.energy_pj:
             _, colour, label = LOOK[row.point.model]
             axes.axhline(
-                100 * row.test.mean, color=colour, ls=":", lw=1, label=f"{label}: no price here"
+                error(row.test.mean), color=colour, ls=":", lw=1, label=f"{label}: no price here"
             )
     front = pareto_front(priced, table)
     axes.step(
         [row.energy_pj[table].mean / 1000 for row in front],
-        [100 * row.test.mean for row in front],
+        [error(row.test.mean) for row in front],
         where="post",
         color="#009E73",
         lw=1,
@@ -82,17 +89,72 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
         zorder=0,
     )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    for set_form in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_form(FuncFormatter(lambda x, _: f"{x:g}"))
+    for set_form in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_form(FuncFormatter(lambda y, _: f"{100 - y:g}"))
     axes.set_xlabel(f"estimated energy per image, nJ ({table}; simulated counts, not measured)")
-    axes.set_ylabel("test accuracy, %")
-    means = [100 * row.test.mean for row in rows]
-    reach = max(1.0, max(means) - min(means))
-    axes.set_ylim(min(means) - 0.5 * reach, min(100.0, max(means) + 0.4 * reach))
+    axes.set_ylabel("test accuracy, % (logarithm of the error)")
+    errors = [error(row.test.mean) for row in rows]
+    axes.set_ylim(min(100.0, 1.6 * max(errors)), max(LEAST_ERROR, 0.5 * min(errors)))
     axes.grid(alpha=0.25, lw=0.5, which="both")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
+    _name_marks(axes, priced, table)
     figure.savefig(path, dpi=140)
+
+
+def error(accuracy: float) -> float:
+    """Wrong answers, %, of an accuracy in 0..1; none counts as `LEAST_ERROR`."""
+    return max(LEAST_ERROR, 100 * (1 - accuracy))
+
+
+def _error_bars(accuracy: Interval) -> list[list[float]] | None:
+    if accuracy.low is None or accuracy.high is None:
+        return None
+    middle = error(accuracy.mean)
+    return [[middle - error(accuracy.high)], [error(accuracy.low) - middle]]
+
+
+def _name_marks(axes: Axes, rows: Sequence[Row], table: str) -> None:
+    """Write each mark's name where it covers the fewest other marks and names."""
+    from matplotlib.transforms import Bbox
+
+    figure = axes.figure
+    figure.canvas.draw()  # settles the layout, so that places in pixels are known
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    places = {id(r): (r.energy_pj[table].mean / 1000, error(r.test.mean)) for r in rows}
+    marks = [axes.transData.transform(place) for place in places.values()]
+    taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
+    most = max(len(row.seeds) for row in rows)
+    for row in sorted(rows, key=lambda r: r.energy_pj[table].mean):
+        name = short_name(row) + ("" if len(row.seeds) == most else f" (n={len(row.seeds)})")
+        text = axes.annotate(
+            name,
+            places[id(row)],
+            xytext=OFFSETS[0],
+            textcoords="offset points",
+            fontsize=7,
+            color=LOOK[row.point.model][1],
+        )
+        found: list[tuple[int, int, Bbox]] = []
+        for number, offset in enumerate(OFFSETS):
+            _put(text, offset)
+            box = text.get_window_extent(renderer)
+            found.append((box.count_overlaps(taken), number, box))
+        _, number, box = min(found, key=lambda one: one[:2])
+        _put(text, OFFSETS[number])
+        taken.append(box)
+
+
+def _put(text: Annotation, offset: tuple[int, int]) -> None:
+    text.set_position(offset)
+    text.set_horizontalalignment(
+        "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"
+    )
 
 
 def short_name(row: Row) -> str:
@@ -104,7 +166,7 @@ def short_name(row: Row) -> str:
         words += [] if point.routing == "top_k" else [point.routing]
     words += [] if point.attention == "qk" else [point.attention]
     words += [row.precision] if row.precision != "8 bits" else []
-    return " ".join(words) + f" (n={len(row.seeds)})"
+    return " ".join(words)
 
 
 def _bars(interval: Interval, scale: float) -> list[list[float]] | None:
