@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,14 +29,20 @@ def check_same(
         )
 
 
-def check_outputs(json: Path | None, plot: Path | None) -> None:
+def with_defaults(settings: Mapping[str, object], defaults: object) -> dict[str, object]:
+    """A record's settings; those that are newer than it have the value of `defaults.as_dict()`."""
+    known = json.loads(json.dumps(defaults.as_dict()))  # type: ignore[attr-defined]
+    return {**known, **settings}
+
+
+def check_outputs(results: Path | None, plot: Path | None) -> None:
     """Refuse before hours of work what could not be written after them.
 
     Raises:
         FileError: a path that is no file in a folder that exists.
         ValueError: a picture of another kind.
     """
-    for path in (json, plot):
+    for path in (results, plot):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise FileError(f"{path}: is no file in a folder that exists")
     if plot is not None and plot.suffix.lower() not in PICTURES:

@@ -46,6 +46,14 @@ class EpochClock:
         return self.per_epoch * epochs
 
 
+def epoch_words(record: dict[str, float], epochs: int) -> str:
+    """How an epoch that has ended went."""
+    return (
+        f"epoch {int(record['epoch']) + 1}/{epochs}, loss {record['loss']:.3f}, "
+        f"validation {100 * record['validation_accuracy']:.2f} %"
+    )
+
+
 def say_epochs(
     name: str, folder: Path, say: Callable[[str], None]
 ) -> Callable[[dict[str, float], int], None]:
@@ -64,10 +72,7 @@ def say_epochs(
         if now - said[0] < LINE_EVERY_S and epoch < epochs:
             return
         said[0] = now
-        say(
-            f"{name}: epoch {epoch}/{epochs}, loss {record['loss']:.3f}, "
-            f"validation {100 * record['validation_accuracy']:.1f} %, "
-            f"{(epochs - epoch) * clock.per_epoch:.0f} s left"
-        )
+        left = (epochs - epoch) * clock.per_epoch
+        say(f"{name}: {epoch_words(record, epochs)}, {left:.0f} s left")
 
     return report

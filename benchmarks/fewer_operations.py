@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folde
 
 import torch
 
+from benchmarks.agreement import check_outputs
 from benchmarks.epoch_clock import say_epochs
 from benchmarks.harness import Report
 from hardware.early_exit import choose_threshold
@@ -104,8 +105,13 @@ def run(args: argparse.Namespace) -> Report:
     torch.set_num_threads(1)
     path, data = Path(args.json), load_data("digits")
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    report = Report(seeds=args.seeds, rows=rows)
-    for model, seed in itertools.product(args.models, args.seeds):
+    seeds = {int(row["seed"]) for row in rows} | set(args.seeds)
+    report = Report(seeds=sorted(seeds), rows=rows)
+    models = [model for model in MODELS if model in args.models]  # the mixture first
+    if MIXTURE not in models:
+        for seed in args.seeds:
+            free_synops(report, seed)
+    for model, seed in itertools.product(models, args.seeds):
         settings = TrainConfig(epochs=args.epochs, seed=seed)
         work = [(FREE, settings)]
         while work:
@@ -258,7 +264,12 @@ def main(argv: list[str] | None = None) -> int:
         content = json.loads(path.read_text())
         report = Report(seeds=content["seeds"], rows=content["rows"])
     else:
-        report = run(args)
+        try:
+            check_outputs(path, None)
+            report = run(args)
+        except (ValueError, OSError) as error:
+            print(f"fewer_operations: {error}", file=sys.stderr)
+            return 2
         report.write(path)
     path.with_suffix(".md").write_text(table(report))
     draw(report, path.with_suffix(".png"))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks.agreement import check_same
+from benchmarks.agreement import check_same, with_defaults
 from benchmarks.routing_study.record import Record, read_record
 from benchmarks.routing_study.variants import VARIANTS, Variant, same_as
 from hardware.files import write_json
@@ -130,7 +130,8 @@ def finished(out: Path, job: Job, experiment: Experiment) -> Record | None:
     variant = next(v for v in VARIANTS if v.name == job.variant)
     model, train = experiment.configs(variant, job.seed)
     there = json.loads(json.dumps([model.as_dict(), train.as_dict()]))
-    if [record.model, record.train] != there:
+    known = [with_defaults(record.model, ModelConfig()), with_defaults(record.train, TrainConfig())]
+    if known != there:
         raise ValueError(
             f"{run_folder(out, job)}: was trained with other settings than variant "
             f"'{job.variant}' has now; use another --out, or delete this folder"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.epoch_clock import EpochClock
+from benchmarks.epoch_clock import SECONDS, EpochClock, epoch_words
 from benchmarks.locks import claim
 from benchmarks.routing_study.experiment import Experiment, Job, finished, run_folder
 from benchmarks.routing_study.measures import (
@@ -31,7 +31,6 @@ from spikingmoe.train.fit import train, training_samples
 from spikingmoe.train.loader import make_loader
 from spikingmoe.train.module import TrainingError
 
-SECONDS = "epochs.jsonl"
 Say = Callable[[str], None]
 
 
@@ -100,12 +99,7 @@ def _do(experiment: Experiment, job: Job, data: ImageData, out: Path, progress: 
     def report(record: dict[str, float], epochs: int) -> None:
         epoch = int(record["epoch"]) + 1
         clock.tick(epoch)
-        progress.epoch(
-            job,
-            f"epoch {epoch}/{epochs}, loss {record['loss']:.3f}, "
-            f"validation {100 * record['validation_accuracy']:.2f} %",
-            (epochs - epoch) * clock.per_epoch,
-        )
+        progress.epoch(job, epoch_words(record, epochs), (epochs - epoch) * clock.per_epoch)
 
     common = {"variant": job.variant, "seed": job.seed}
     common |= {"model": model.as_dict(), "train": settings.as_dict()}

@@ -37,7 +37,7 @@ OFFSETS = tuple(
 def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
     """Write the picture: one mark per row with a price under `table`, the Pareto front as steps.
 
-    Bars are 95 % t-intervals over seeds on both axes; what has no price under the table is a dotted
+    Bars are 95 % t-intervals over seeds on both axes, cut where they leave the frame; what has no price under the table is a dotted
     line at its accuracy. A name tells the number of seeds where others have more.
 
     Raises:
@@ -61,7 +61,7 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
             x.mean / 1000,
             error(y.mean),
             xerr=_bars(x, 1 / 1000),
-            yerr=_error_bars(y),
+            yerr=error_bars(y),
             fmt=marker,
             color=colour,
             markersize=10 if marker == "*" else 7,
@@ -103,7 +103,7 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
     axes.grid(alpha=0.25, lw=0.5, which="both")
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, loc="lower left")
-    _name_marks(axes, priced, table)
+    name_marks(axes, priced, table)
     figure.savefig(path, dpi=140)
 
 
@@ -112,14 +112,15 @@ def error(accuracy: float) -> float:
     return max(LEAST_ERROR, 100 * (1 - accuracy))
 
 
-def _error_bars(accuracy: Interval) -> list[list[float]] | None:
+def error_bars(accuracy: Interval) -> list[list[float]] | None:
+    """How far the interval reaches below and above, in errors."""
     if accuracy.low is None or accuracy.high is None:
         return None
     middle = error(accuracy.mean)
     return [[middle - error(accuracy.high)], [error(accuracy.low) - middle]]
 
 
-def _name_marks(axes: Axes, rows: Sequence[Row], table: str) -> None:
+def name_marks(axes: Axes, rows: Sequence[Row], table: str) -> list[Annotation]:
     """Write each mark's name where it covers the fewest other marks and names."""
     from matplotlib.transforms import Bbox
 
@@ -130,6 +131,7 @@ def _name_marks(axes: Axes, rows: Sequence[Row], table: str) -> None:
     marks = [axes.transData.transform(place) for place in places.values()]
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
     most = max(len(row.seeds) for row in rows)
+    names: list[Annotation] = []
     for row in sorted(rows, key=lambda r: r.energy_pj[table].mean):
         name = short_name(row) + ("" if len(row.seeds) == most else f" (n={len(row.seeds)})")
         text = axes.annotate(
@@ -148,6 +150,8 @@ def _name_marks(axes: Axes, rows: Sequence[Row], table: str) -> None:
         _, number, box = min(found, key=lambda one: one[:2])
         _put(text, OFFSETS[number])
         taken.append(box)
+        names.append(text)
+    return names
 
 
 def _put(text: Annotation, offset: tuple[int, int]) -> None:

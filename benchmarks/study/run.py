@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.agreement import with_defaults
 from benchmarks.epoch_clock import SECONDS, EpochClock, say_epochs
 from benchmarks.locks import claim
 from benchmarks.study.measure import measure
@@ -45,10 +46,12 @@ def finished(settings: StudySettings, point: Point, seed: int, out: Path) -> Stu
     record = read_record(folder)
     if record is None:
         return None
-    # Options that are newer than the record have their defaults there.
-    default = json.loads(json.dumps(TrainConfig().as_dict()))
     recipe = json.loads(json.dumps(settings.train_for(seed).as_dict()))
-    if (record.point, record.seed, {**default, **record.train}) != (point, seed, recipe):
+    if (record.point, record.seed, with_defaults(record.train, TrainConfig())) != (
+        point,
+        seed,
+        recipe,
+    ):
         raise ValueError(f"{folder}: was trained with other settings; use another --out")
     return record
 

@@ -88,6 +88,10 @@ Population = Input | LIF | Relay | Readout
 #: point they take the scale 2, so that weight 1 is the even integer 2 and thresholds of .5 are exact.
 LOGIC_ROLES = frozenset({"and", "or", "gate", "choice", "latch", "register"})
 
+#: Roles whose weights stay whole however few bits others have: the above, and relays that count spikes,
+#: which keep the scale 1.
+WHOLE_ROLES = LOGIC_ROLES | {"count"}
+
 #: Roles whose spikes (..., E) let experts work: of a contest, of a threshold on scores, of a latch.
 GATE_ROLES = frozenset({"gate", "threshold", "latch"})
 

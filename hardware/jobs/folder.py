@@ -12,6 +12,7 @@ the next start.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 PREFIX = "spikingmoe-job-"
+FORMER = ("spikingmoe-lava-",)  # of earlier versions
 MAX_LOG_LINE = 300
 
 
@@ -103,7 +105,7 @@ def job_folder() -> Iterator[JobFolder]:
 
 def remove_stale(root: Path) -> None:
     """Remove this user's job folders whose makers are dead."""
-    for path in root.glob(f"{PREFIX}*"):
+    for path in itertools.chain.from_iterable(root.glob(f"{p}*") for p in (PREFIX, *FORMER)):
         try:
             if path.is_symlink() or path.stat().st_uid != os.getuid():
                 continue

@@ -4,7 +4,7 @@ A run ends in one of three ways: the worker reports that it is done; something g
 the run dies or is stopped, nothing moves, the time is over), which raises BackendError; or the caller
 is interrupted (Ctrl-C, SIGTERM). In all of them every process of the run is killed but
 Python's resource tracker, which then unlinks the shared memory and ends by itself. When the caller is
-killed outright, the kernel kills the worker and its processes (`system.die_with_parent`).
+killed outright, the kernel kills the worker and its processes (`hardware.jobs.processes.die_with_parent`).
 """
 
 from __future__ import annotations

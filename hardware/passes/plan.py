@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from hardware.ir.arithmetic import DECAY_UNITY
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Population, Readout, is_graded
+from hardware.ir.nodes import LIF, WHOLE_ROLES, Input, Population, Readout, is_graded
 from hardware.ir.synapses import AnySynapse
 from hardware.passes.bias import check_logic, split_bias
 from hardware.passes.grid import WeightGrid, to_integers
@@ -43,8 +43,8 @@ class QuantisationPlan:
 
 def weight_grid(graph: SpikeGraph, synapse: AnySynapse, weight_bits: int) -> WeightGrid:
     """Populations that compute with 0 and 1 have small whole weights, of 8 bits whatever others have."""
-    counts = graph.populations[synapse.target].role in LOGIC_ROLES
-    return WeightGrid(8 if counts else weight_bits)
+    whole = graph.populations[synapse.target].role in WHOLE_ROLES
+    return WeightGrid(8 if whole else weight_bits)
 
 
 def apply_plan(graph: SpikeGraph, plan: QuantisationPlan) -> SpikeGraph:

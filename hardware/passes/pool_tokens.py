@@ -7,6 +7,7 @@ relay that adds up the tokens of each channel makes it 384. The products are the
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,8 @@ from hardware.passes.balance_delays import balance_delays
 def pool_tokens(graph: SpikeGraph) -> SpikeGraph:
     """The same logits from counts of spikes per channel, a step later; for chips with graded spikes.
 
-    In fixed point the logits are equal bit for bit; in floating point their sums have another order. To be
-    run after `quantise`, whose weights it keeps.
+    Before `quantise` or after it, the fixed-point graph has the same integers, and its logits are equal bit
+    for bit to those of the direct readout; in floating point their sums have another order.
 
     Raises:
         GraphError: no readout that weighs the tokens of a map of LIF neurons alike.
@@ -34,7 +35,8 @@ def pool_tokens(graph: SpikeGraph) -> SpikeGraph:
         if weight is None:
             synapses.append(synapse)
             continue
-        relay = Relay(name=f"{synapse.target}.pool", shape=(weight.shape[1],))
+        taken = {*graph.populations, *(p.name for p in added)}
+        relay = Relay(name=_new_name(synapse.target, taken), shape=weight.shape[1:], role="count")
         added.append(relay)
         synapses.append(_sum_of_tokens(graph, synapse.source, relay))
         synapses.append(replace(synapse, source=relay.name, weight=weight))
@@ -49,6 +51,11 @@ def pool_tokens(graph: SpikeGraph) -> SpikeGraph:
 def reads_tokens_alike(graph: SpikeGraph, name: str) -> bool:
     """Whether `pool_tokens` has something to pool for this population."""
     return any(_weight_of_a_token(graph, s) is not None for s in graph.incoming(name))
+
+
+def _new_name(readout: str, taken: set[str]) -> str:
+    names = (f"{readout}.pool{number or ''}" for number in itertools.count())
+    return next(name for name in names if name not in taken)
 
 
 def _weight_of_a_token(graph: SpikeGraph, synapse: AnySynapse) -> np.ndarray | None:
@@ -67,11 +74,12 @@ def _sum_of_tokens(graph: SpikeGraph, source: str, relay: Relay) -> Sparse:
     """Weight 1 from each neuron of a channel to the channel's relay."""
     columns = np.arange(np.prod(graph.populations[source].shape))
     fixed = graph.arithmetic == "fixed"
+    one = np.int32(2) if fixed else 1.0  # mantissas are even
     return Sparse(
         source=source,
         target=relay.name,
         rows=columns % relay.shape[0],
         columns=columns,
-        weight=np.full(len(columns), 2 if fixed else 1.0),  # mantissas are even
+        weight=np.full(len(columns), one),
         exponent=-1 if fixed else 0,
     )

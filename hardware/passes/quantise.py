@@ -22,7 +22,7 @@ import numpy as np
 from hardware.errors import GraphError
 from hardware.ir.arithmetic import MAX_ACCUMULATED
 from hardware.ir.graph import SpikeGraph
-from hardware.ir.nodes import LIF, LOGIC_ROLES, Input, Relay, is_graded
+from hardware.ir.nodes import LIF, WHOLE_ROLES, Input, Relay, is_graded
 from hardware.ir.synapses import AnySynapse, Conv2d, Dense
 from hardware.ir.validate import MAX_THRESHOLD
 from hardware.passes.bias import largest_bias
@@ -147,8 +147,8 @@ class _Chooser:
 
     def _quantise_group(self, group: ScaleGroup) -> None:
         roles = {self.graph.populations[name].role for name in group.names}
-        if roles <= LOGIC_ROLES:
-            if not self._try(group, 2.0, exact=True):
+        if roles <= WHOLE_ROLES:
+            if not self._try(group, 1.0 if roles == {"count"} else 2.0, exact=True):
                 raise GraphError(
                     f"population '{group.names[0]}': its accumulated input can exceed "
                     f"+-{MAX_ACCUMULATED}; give it fewer inputs or smaller weights"

@@ -30,6 +30,10 @@ def run(args: Namespace) -> int:
         raise ValueError(
             "scores=rows compares integers, which only --fixed makes; add it, or use --scores relay"
         )
+    if args.scores == "rows" and args.head == "pooled":
+        raise ValueError(
+            "head=pooled sends graded sums, and scores=rows is for chips without graded spikes; use one of them"
+        )
     trained = with_time_steps(open_run(args.run), args.time_steps)
     graph = lower(trained.model, residual=args.residual, input=args.input)
     graph = replace(graph, notes={**graph.notes, "data": trained.train_config.data})

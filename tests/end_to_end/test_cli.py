@@ -148,6 +148,8 @@ def test_lower_and_simulate(run, program, tmp_path, capfd):
         ("float", []),
         ("fixed", ["--fixed"]),
         ("unrolled", ["--residual=unrolled"]),
+        ("pooled", ["--head=pooled"]),
+        ("pooled-fixed", ["--head=pooled", "--fixed"]),
     ):
         path = tmp_path / f"{form}.program"
         assert main(["lower", str(run), "-o", str(path), *extra]) == 0
@@ -158,14 +160,16 @@ def test_lower_and_simulate(run, program, tmp_path, capfd):
         assert values["samples"] == 40
         assert len(values["predictions"]) == 40
         assert values["meta"]["backend"] == "reference"
-        assert values["meta"]["arithmetic"] == ("fixed" if form == "fixed" else "float")
+        assert values["meta"]["arithmetic"] == ("fixed" if "fixed" in form else "float")
         assert 0 < values["firing_rates"]["blocks.0.moe.gate"] == pytest.approx(1 / 3)
-    predictions = [metrics(tmp_path / f)["predictions"] for f in ("float", "unrolled")]
-    assert predictions[0] == predictions[1]
+    predictions = {f.name: metrics(f)["predictions"] for f in tmp_path.iterdir() if f.is_dir()}
+    assert predictions["float"] == predictions["unrolled"] == predictions["pooled"]
+    assert predictions["fixed"] == predictions["pooled-fixed"]
     # "fixed" can also be asked of a float program, with the same result
-    again = ["simulate", str(program), "--backend=reference", "--arithmetic=fixed", "--samples=40"]
-    assert main([*again, f"--out={tmp_path / 'again'}"]) == 0
-    assert metrics(tmp_path / "again")["predictions"] == metrics(tmp_path / "fixed")["predictions"]
+    for path in (program, tmp_path / "pooled.program"):
+        again = ["simulate", str(path), "--backend=reference", "--arithmetic=fixed", "--samples=40"]
+        assert main([*again, f"--out={tmp_path / 'again'}"]) == 0
+        assert metrics(tmp_path / "again")["predictions"] == predictions["fixed"]
     assert "sha-256 of the content" in capfd.readouterr().out
 
 
@@ -347,6 +351,11 @@ def test_bad_input(argv, parts, capfd, tmp_path, monkeypatch):
         (["lower", "{run}", "-o", "{tmp}"], ["is a folder; name a file"]),
         (["lower", "{run}", "-o", f"{DEEP_FILE}/x.program"], [DEEP_FILE]),
         (["lower", "{run}", "-o", "x", "--residual", "graded"], ["graded"]),
+        (["lower", "{run}", "-o", "x", "--head", "mean"], ["invalid choice: 'mean'"]),
+        (
+            ["lower", "{run}", "-o", "x", "--fixed", "--head=pooled", "--scores=rows"],
+            ["head=pooled sends graded sums", "use one of them"],
+        ),
         (["evaluate", "{run}", "--out", DEEP_FILE], [DEEP_FILE]),
         (["report", "{run}", "--samples", "360"], ["samples=360", "use 1 to 359"]),
         (["simulate", "{program}", "--backend", "lav"], ["unknown backend 'lav'", "'lava'?"]),

@@ -15,7 +15,7 @@ import pytest
 
 from hardware.errors import BackendError
 from hardware.jobs import folder
-from hardware.lava import compat, system
+from hardware.lava import compat, supervisor, system
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,3 +134,14 @@ def test_stale_job_folders_are_removed_and_live_ones_kept(
             assert second.path.exists()
         assert not second.path.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_gone_without_a_trace_is_noticed(tmp_path: Path) -> None:
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        watch = supervisor._Watch(folder.JobFolder(tmp_path), worker, supervisor.Limits(), None)
+        status = {"phase": "running", "actors": {"999999999": "n3"}}
+        assert watch._problem(status, 0.0) == "Lava process 'n3' died, and somebody collected it"
+    finally:
+        worker.kill()
+        worker.wait()

@@ -92,6 +92,45 @@ def test_lava_sends_the_same_counts(backend: str, fixed: bool) -> None:
     assert np.allclose(expected.logits, got.logits, rtol=0, atol=0 if fixed else 1e-9)
 
 
+@pytest.mark.parametrize("weight_bits", [8, 4])
+@FORMS
+def test_pooling_before_or_after_quantising_is_one_program(
+    residual: Residual, weight_bits: int
+) -> None:
+    graph = lower(settled_model(tiny_config(embed_dim=16)), residual=residual)
+    before = quantise(pool_tokens(graph), weight_bits=weight_bits)
+    after = pool_tokens(quantise(graph, weight_bits=weight_bits))
+    assert list(before.populations) == list(after.populations)
+    for one, other in zip(before.synapses, after.synapses, strict=True):
+        assert (one.source, one.target, one.exponent) == (
+            other.source,
+            other.target,
+            other.exponent,
+        )
+        assert np.array_equal(one.weight, other.weight)
+    for name, population in before.populations.items():
+        assert population.scale == pytest.approx(after.populations[name].scale, rel=1e-15)
+
+
+def test_two_maps_onto_one_readout_are_pooled_apart() -> None:
+    graph = counted()
+    other = LIF(name="m", shape=(4, 1, 1), threshold=np.asarray(0.5))
+    more = (
+        Dense(source="x", target="m", weight=np.eye(4)),
+        Dense(source="m", target="out", weight=np.full((1, 4), 7.0)),
+    )
+    both = graph.with_(
+        populations=[*graph.populations.values(), other], synapses=[*graph.synapses, *more]
+    )
+    pooled = pool_tokens(both)
+    assert pooled.populations["out.pool"].shape == (2,)
+    assert pooled.populations["out.pool1"].shape == (1,)
+    inputs = np.array([[1, 0, 1, 0], [1, 1, 1, 1]], float)[:, None]
+    logits = run_reference(pooled, inputs).logits
+    assert logits.tolist() == [[20], [44]]  # 3 a + 5 b + 7 (a + b)
+    assert np.array_equal(logits, run_reference(both, inputs).logits)
+
+
 def test_floating_logits_differ_by_rounding_alone() -> None:
     model = settled_model(tiny_config())
     images = tiny_images(model.config, 8)

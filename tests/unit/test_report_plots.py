@@ -13,7 +13,7 @@ from spikingmoe.report.parts import MOST_EXPERTS, merged_parts
 from spikingmoe.report.plots.accuracy import accuracy_rows, own_accuracy
 from spikingmoe.report.plots.activity import activity_rows
 from spikingmoe.report.plots.energy import energy_rows
-from spikingmoe.report.plots.mapping import mapping_plot, mapping_rows
+from spikingmoe.report.plots.mapping import empty_rows, mapping_plot, mapping_rows
 from spikingmoe.report.plots.pareto import SYNOPS, pareto_plot, pareto_rows
 from spikingmoe.report.plots.plot import figures
 from spikingmoe.report.plots.router_map import router_map_rows
@@ -177,6 +177,28 @@ def test_every_core_has_its_place_on_the_floor_plan():
     assert "fits one chip" in page
     large = build_page(make_facts(mapped(400)))
     assert "400 cores: the program&#x27;s metrics.json lists them all" in large
+
+
+def test_empty_cores_of_every_chip_are_there_too():
+    metrics = mapped(7)
+    metrics["mapping"]["x.program"] |= {"chips": 2, "tiles": [2, 3]}
+    used = mapping_rows(metrics)
+    rows = used + empty_rows(metrics, used)
+    places = {(r["x"], r["y"]) for r in rows}
+    assert len(places) == len(rows) == 2 * 2 * 3 * 4
+    assert places == {(x, y) for x in range(12) for y in range(4)}  # side by side
+    assert sum(r["part"] == "empty" for r in rows) == 48 - 7
+
+
+@pytest.mark.parametrize("junk", [None, -4, 0, "a", [1], float("nan"), 10**9])
+def test_junk_about_the_chip_is_no_reason_to_stop(junk):
+    for key in ("cores_per_tile", "chips", "tiles"):
+        metrics = mapped(3)
+        metrics["mapping"]["x.program"] |= {"chips": 1, "tiles": [1, 1], key: junk}
+        build_page(make_facts(metrics))
+    metrics = mapped(1)
+    metrics["mapping"]["x.program"]["core_list"][0]["use"] = {"n": junk}
+    assert 0 <= mapping_rows(metrics)[0]["full"] <= 1
 
 
 def test_a_core_of_many_populations_names_a_few():

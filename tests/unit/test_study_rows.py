@@ -8,10 +8,12 @@ import json
 import pytest
 from PIL import Image
 
-from benchmarks.study.plot import draw
+from benchmarks.intervals import Interval
+from benchmarks.study.plot import LEAST_ERROR, draw, error, error_bars, name_marks
 from benchmarks.study.points import Axes, Point, base_point, factor_points, grid_points
 from benchmarks.study.record import Measured, StudyRecord, record_from
 from benchmarks.study.rows import against_twins, break_even, pareto_front, rows_of, spike_rates
+from benchmarks.study.run import finished, run_folder
 from benchmarks.study.settings import StudySettings
 from spikingmoe.config import TrainConfig, get_preset
 from spikingmoe.config.twins import quantised_relu_twin
@@ -127,6 +129,47 @@ def test_the_front_has_what_nothing_beats(tmp_path):
         assert picture.width > 800
     with pytest.raises(ValueError, match="no finished run has a price under 'other' yet"):
         draw(rows, "other", "title", tmp_path / "plot.png")
+
+
+def test_names_in_the_picture_do_not_cover_each_other():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = [
+        record("moe", 0, measured(0.9 + 0.001 * i, 100.0 + i), experts=2 + i) for i in range(6)
+    ]
+    rows = rows_of(records, settings())
+    figure = Figure(figsize=(8, 5))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="log", xlim=(0.05, 0.2), ylim=(20, 5))
+    texts = name_marks(axes, rows, "mine")
+    boxes = [text.get_window_extent() for text in texts]
+    assert len({text.get_text() for text in texts}) == 6
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)  # each with itself
+
+
+def test_errors_are_what_accuracy_lacks():
+    assert error(0.98) == pytest.approx(2)
+    assert error(1.0) == LEAST_ERROR  # there is no logarithm of none
+    low, high = error_bars(Interval(mean=0.98, low=0.96, high=1.02, n=3))
+    assert low == pytest.approx([2 - LEAST_ERROR])
+    assert high == pytest.approx([2])
+
+
+def test_a_record_of_an_earlier_version_is_taken_over(tmp_path):
+    point, asked = base_point(BASE), settings()
+    older = record("moe", 0, measured(0.9, 100.0))
+    recipe = json.loads(json.dumps(asked.train_for(0).as_dict()))
+    newest = "synops_budget"
+    older = dataclasses.replace(
+        older, point=point, train={k: v for k, v in recipe.items() if k != newest}
+    )
+    older.write(run_folder(tmp_path, point, 0))
+    assert finished(asked, point, 0, tmp_path) == older
+    other = dataclasses.replace(asked, train=dataclasses.replace(asked.train, synops_budget=9e9))
+    with pytest.raises(ValueError, match="was trained with other settings"):
+        finished(other, point, 0, tmp_path)
 
 
 def test_one_factor_at_a_time_with_twins_at_each_number_of_steps():

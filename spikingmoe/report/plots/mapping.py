@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -19,6 +20,8 @@ CELL = 26  # height of a core, px
 MOST_HEIGHT = 900
 MOST_NAMED = 4  # populations in the text of a core
 MOST_IN_TABLE = 300
+MOST_DRAWN = 20_000  # cores; of more, the empty ones are left out
+EMPTY, EMPTY_COLOUR = "empty", "#e6e9ee"
 
 
 def mapping_plot(facts: ReportFacts) -> Html | None:
@@ -39,7 +42,8 @@ def mapping_plot(facts: ReportFacts) -> Html | None:
         if len(values) <= MOST_IN_TABLE
         else elsewhere(f"{len(values):,} cores: the program's metrics.json lists them all.")
     )
-    return plot(_spec(programs, parts, max(row["y"] for row in values) + 1), values,
+    everywhere = values + empty_rows(facts.metrics, values)
+    return plot(_spec(programs, parts, max(row["y"] for row in everywhere) + 1), everywhere,
                 title="Cores and what they hold", words=words, still=still)  # fmt: skip
 
 
@@ -47,7 +51,7 @@ def mapping_rows(metrics: dict[str, Any]) -> list[Row]:
     """(program, core, x, y, part, neurons, full, holds) of every core whose place is told."""
     found: list[Row] = []
     for program, report in mapping(metrics, "mapping").items():
-        side = max(1, math.ceil(math.sqrt(number(look(report, "cores_per_tile")) or 1)))
+        side = _side(report)
         in_tile: Counter[tuple[int, int]] = Counter()
         for index, core in enumerate(sequence(look(report, "core_list"))):
             tile = [number(v) for v in sequence(look(core, "tile"))]
@@ -66,11 +70,40 @@ def mapping_rows(metrics: dict[str, Any]) -> list[Row]:
                     "y": row * side + place // side,
                     "part": plain(look(core, "part")),
                     "neurons": int(number(look(core, "neurons")) or 0),
-                    "full": round(min(1.0, max(shares, default=0.0)), 3),
+                    "full": round(min(1.0, max([0.0, *shares])), 3),
                     "holds": _listed(list(dict.fromkeys(held))),
                 }
             )
     return found
+
+
+def empty_rows(metrics: dict[str, Any], used: list[Row]) -> list[Row]:
+    """The same of the cores that hold nothing, on chips whose extent is told."""
+    found: list[Row] = []
+    for program, report in mapping(metrics, "mapping").items():
+        sizes = [number(v) for v in (look(report, "chips"), *sequence(look(report, "tiles")))]
+        if len(sizes) != 3 or any(v is None or v < 1 for v in sizes):
+            continue
+        side = _side(report)
+        chips, rows_of_tiles, columns = (int(v) for v in sizes if v is not None)
+        if chips * rows_of_tiles * columns * side**2 > MOST_DRAWN:
+            continue
+        taken = {(row["x"], row["y"]) for row in used if row["program"] == program}
+        per_row = math.ceil(math.sqrt(chips))
+        for chip, row, column in itertools.product(
+            range(chips), range(rows_of_tiles * side), range(columns * side)
+        ):
+            x = chip % per_row * columns * side + column
+            y = chip // per_row * rows_of_tiles * side + row
+            if (x, y) not in taken:
+                found.append({"program": str(program), "core": None, "x": x, "y": y, "part": EMPTY,
+                              "neurons": 0, "full": 1.0, "holds": ""})  # fmt: skip
+    return found
+
+
+def _side(report: object) -> int:
+    """Cores along a side of a tile."""
+    return math.ceil(math.sqrt(max(1.0, number(look(report, "cores_per_tile")) or 1.0)))
 
 
 def _listed(names: list[str]) -> str:
@@ -80,7 +113,7 @@ def _listed(names: list[str]) -> str:
 
 @functools.cache
 def _spec(programs: tuple[str, ...], parts: tuple[str, ...], height: int) -> dict[str, Any]:
-    colours = [part_colour(part) for part in parts]
+    colours = [*map(part_colour, parts), EMPTY_COLOUR]
     chart = (
         alt.Chart(rows())
         .transform_filter("datum.program == mapped_program")
@@ -88,7 +121,7 @@ def _spec(programs: tuple[str, ...], parts: tuple[str, ...], height: int) -> dic
         .encode(
             x=alt.X("x:O", axis=None),
             y=alt.Y("y:O", axis=None),
-            color=alt.Color("part:N", title=None, scale=alt.Scale(domain=list(parts), range=colours)),
+            color=alt.Color("part:N", title=None, scale=alt.Scale(domain=[*parts, EMPTY], range=colours)),
             opacity=alt.Opacity("full:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.25, 1])),
             tooltip=["core:Q", "part:N", "neurons:Q", alt.Tooltip("full:Q", format=".0%"), "holds:N"],
         )
