@@ -260,17 +260,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--draw-only", action="store_true", help="of the rows that there are")
     args = parser.parse_args(argv)
     path = Path(args.json)
-    if args.draw_only:
-        content = json.loads(path.read_text())
-        report = Report(seeds=content["seeds"], rows=content["rows"])
-    else:
-        try:
-            check_outputs(path, None)
+    try:
+        check_outputs(path, None)
+        if args.draw_only:
+            content = json.loads(path.read_text())
+            report = Report(seeds=content["seeds"], rows=content["rows"])
+        else:
             report = run(args)
-        except (ValueError, OSError) as error:
-            print(f"fewer_operations: {error}", file=sys.stderr)
-            return 2
-        report.write(path)
+            report.write(path)
+    except (ValueError, OSError) as error:
+        print(f"fewer_operations: {error}", file=sys.stderr)
+        return 2
     path.with_suffix(".md").write_text(table(report))
     draw(report, path.with_suffix(".png"))
     print(table(report))
