@@ -30,6 +30,7 @@ import torch
 
 from benchmarks.agreement import check_outputs
 from benchmarks.epoch_clock import say_epochs
+from benchmarks.error_axis import error, show_accuracy
 from benchmarks.harness import Report
 from hardware.early_exit import choose_threshold
 from spikingmoe.cli.fewer_steps import exit_row, record_split, steps_row
@@ -195,40 +196,38 @@ def draw(report: Report, path: Path) -> None:
     """Accuracy against operations, and latency beside operations."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     every, whole = means(report.rows), f"{whole_steps()} steps"
     rows = [r for r in every if r["model"] == MIXTURE]
-    kinds = {"free": "o", "budget": "s", "rate": "^"}
-    for kind, marker in kinds.items():
+    for kind, (marker, colour) in {
+        "free": ("o", "#33404d"), "budget": ("s", "#0f9d8a"), "rate": ("^", "#d9304f"),
+    }.items():  # fmt: skip
         own = [r for r in rows if str(r["variant"]).startswith(kind)]
-        for label, chosen, filled in (
-            (f"{kind}, whole windows", [r for r in own if r["reading"] == whole], True),
-            (f"{kind}, early exit", [r for r in own if r["reading"] == "early exit"], False),
-        ):
-            x = [float(str(r["synops_per_sample"])) / 1e3 for r in chosen]
-            y = [100 * float(str(r["accuracy"])) for r in chosen]
-            colour = {"free": "#33404d", "budget": "#0f9d8a", "rate": "#d9304f"}[kind]
-            face = colour if filled else "none"
-            if x:
-                left.scatter(x, y, marker=marker, facecolor=face, edgecolor=colour, label=label)
-    shorter = [r for r in rows if r["variant"] == FREE and "steps" in str(r["reading"])]
-    left.plot(
-        [float(str(r["synops_per_sample"])) / 1e3 for r in shorter],
-        [100 * float(str(r["accuracy"])) for r in shorter],
-        color="#33404d", linestyle=":", label="free, 1 to T steps",
-    )  # fmt: skip
+        for reading, words, face in (
+            (whole, "whole windows", colour), ("early exit", "early exit", "none"),
+        ):  # fmt: skip
+            left.scatter(
+                *_places([r for r in own if r["reading"] == reading]), marker=marker, facecolor=face,
+                edgecolor=colour, label=f"{kind}, {words}",
+            )  # fmt: skip
+        for variant in dict.fromkeys(str(r["variant"]) for r in own):
+            shorter = [r for r in own if r["variant"] == variant and "steps" in str(r["reading"])]
+            left.plot(*_places(shorter), color=colour, lw=0.8, ls=":", zorder=0)
     for twin, marker in (("dense", "x"), ("dense_params", "+")):
         own = [r for r in every if r["model"] == twin and r["reading"] == whole]
         if own:
             left.scatter(
-                [float(str(r["synops_per_sample"])) / 1e3 for r in own],
-                [100 * float(str(r["accuracy"])) for r in own],
-                marker=marker, color="#8c6d1f", label=f"{twin}, whole windows",
-            )  # fmt: skip
-    left.set(xlabel="synaptic operations per image (thousands)", ylabel="test accuracy (%)")
+                *_places(own), marker=marker, color="#8c6d1f", label=f"{twin}, whole windows"
+            )
+    left.set(xlabel="synaptic operations per image (thousands); dotted: 1 to T steps", xscale="log")
+    show_accuracy(left, _places(every)[1])
+    left.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    for set_form in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
+        set_form(FuncFormatter(lambda x, _: f"{x:g}"))
     left.legend(frameon=False, fontsize=8)
     free = [r for r in rows if r["variant"] == FREE]
     labels = [str(r["reading"]) for r in free]
@@ -243,6 +242,14 @@ def draw(report: Report, path: Path) -> None:
     )
     beside.set(ylabel="latency (steps), diamonds", ylim=(0, 40))
     figure.savefig(path, dpi=120)
+
+
+def _places(rows: list[dict[str, object]]) -> tuple[list[float], list[float]]:
+    """(thousands of operations, errors in %) of each."""
+    return (
+        [float(str(r["synops_per_sample"])) / 1e3 for r in rows],
+        [error(float(str(r["accuracy"]))) for r in rows],
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.error_axis import error, show_accuracy
 from benchmarks.intervals import Interval
 from benchmarks.study.rows import Row, pareto_front
 
@@ -24,7 +25,6 @@ LOOK = {
     "relu": ("*", "#CC79A7", "ReLU (float)"),
 }
 
-LEAST_ERROR = 0.1  # %, for the logarithm
 #: Places of a mark's name, in points, the best first.
 OFFSETS = tuple(
     (side * right, up)
@@ -89,27 +89,16 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
         zorder=0,
     )
     axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     for set_form in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         set_form(FuncFormatter(lambda x, _: f"{x:g}"))
-    for set_form in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_form(FuncFormatter(lambda y, _: f"{100 - y:g}"))
     axes.set_xlabel(f"estimated energy per image, nJ ({table}; simulated counts, not measured)")
-    axes.set_ylabel("test accuracy, % (logarithm of the error)")
-    errors = [error(row.test.mean) for row in rows]
-    axes.set_ylim(min(100.0, 1.6 * max(errors)), max(LEAST_ERROR, 0.5 * min(errors)))
+    show_accuracy(axes, [error(row.test.mean) for row in rows])
     axes.grid(alpha=0.25, lw=0.5, which="both")
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, loc="lower left")
     name_marks(axes, priced, table)
     figure.savefig(path, dpi=140)
-
-
-def error(accuracy: float) -> float:
-    """Wrong answers, %, of an accuracy in 0..1; none counts as `LEAST_ERROR`."""
-    return max(LEAST_ERROR, 100 * (1 - accuracy))
 
 
 def error_bars(accuracy: Interval) -> list[list[float]] | None:

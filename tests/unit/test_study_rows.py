@@ -8,8 +8,9 @@ import json
 import pytest
 from PIL import Image
 
+from benchmarks.error_axis import LEAST_ERROR, error
 from benchmarks.intervals import Interval
-from benchmarks.study.plot import LEAST_ERROR, draw, error, error_bars, name_marks
+from benchmarks.study.plot import draw, error_bars, name_marks
 from benchmarks.study.points import Axes, Point, base_point, factor_points, grid_points
 from benchmarks.study.record import Measured, StudyRecord, record_from
 from benchmarks.study.rows import against_twins, break_even, pareto_front, rows_of, spike_rates
