@@ -65,6 +65,8 @@ API: dict[str, tuple[str, ...]] = {
         "hardware.passes.quantise",
         "hardware.passes.plan",
         "hardware.passes.bounds",
+        "hardware.passes.gating",
+        "hardware.passes.pool_tokens",
     ),
     "Backends": (
         "hardware.lava.run",
