@@ -280,9 +280,10 @@ def find_problems(graph: SpikeGraph, chip: Chip, cut: Partition) -> list[str]:
         graded = [n for n, p in graph.populations.items() if is_graded(p)]
         relays = [n for n in graded if not isinstance(graph.populations[n], Input)]
         if relays:
+            pooled = any(graph.populations[n].role == "count" for n in relays)
             found.append(
                 f"{chip.name} has binary spikes only and {len(relays)} populations send numbers "
-                f"('{relays[0]}' first): lower with --residual unrolled; scores of a top-k router stay graded"
+                f"('{relays[0]}' first): lower with --residual unrolled{' --head direct' if pooled else ''}; scores of a top-k router stay graded"
             )
         elif graded:
             found.append(

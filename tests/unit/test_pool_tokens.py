@@ -155,6 +155,16 @@ def test_what_no_core_holds_fits_then_and_mapping_says_so() -> None:
     assert find_problems(pooled, chip, partition(pooled, chip)) == []
 
 
+@pytest.mark.parametrize(
+    ("pool", "words"), [(True, "unrolled --head direct;"), (False, "unrolled;")]
+)
+def test_a_chip_of_binary_spikes_names_the_pooled_head(pool: bool, words: str) -> None:
+    graph = quantise(lower(settled_model(tiny_config())))
+    graph, chip = pool_tokens(graph) if pool else graph, CHIPS["loihi1"]
+    (problem,) = find_problems(graph, chip, partition(graph, chip))
+    assert f"lower with --residual {words}" in problem
+
+
 def test_weights_that_differ_by_token_are_refused() -> None:
     graph = counted()
     own = [
