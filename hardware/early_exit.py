@@ -7,11 +7,14 @@ of T are those of a window of k.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hardware.energy.costs import CostTable
+from hardware.energy.counts import OperationCounter
+from hardware.energy.report import price
 from hardware.errors import HardwareError
 from hardware.ir.fan_out import fan_out
 from hardware.ir.graph import SpikeGraph
@@ -107,6 +110,52 @@ def record_steps(graph: SpikeGraph, traces: Iterator[SpikeTrace]) -> StepRecord:
         ahead=np.array([depth - graph.depth[name] for name in senders]),
         depth=depth,
     )
+
+
+def window_energies(
+    graph: SpikeGraph,
+    traces: Iterable[SpikeTrace],
+    steps: Sequence[np.ndarray | int],
+    costs: str | CostTable = "horowitz45",
+) -> list[float]:
+    """Estimated energy per sample, pJ, of windows that were known to have so many steps from the start.
+
+    Args:
+        graph: balanced, whose whole windows the traces recorded, all populations.
+        steps: ways to end the windows: each one number of steps for all samples, or (S,).
+        costs: a table that needs no layout, or its name.
+
+    Raises:
+        HardwareError: as `hardware.energy.count_operations` and `price`.
+    """
+    counters: list[dict[int, OperationCounter]] = [{} for _ in steps]
+    shorter: dict[int, SpikeGraph] = {}
+    seen = 0
+    for trace in traces:
+        for way, own in zip(steps, counters, strict=True):
+            many = np.full(seen + trace.samples, way) if np.ndim(way) == 0 else np.asarray(way)
+            here = many[seen : seen + trace.samples]
+            for k in map(int, np.unique(here)):
+                if k not in shorter:
+                    shorter[k] = replace(graph, time_steps=k)
+                counter = own.setdefault(k, OperationCounter(shorter[k]))
+                counter.add(_first_steps(shorter[k], trace, here == k))
+        seen += trace.samples
+    return [_mean_energy(own, costs) for own in counters]
+
+
+def _first_steps(graph: SpikeGraph, trace: SpikeTrace, chosen: np.ndarray) -> SpikeTrace:
+    """The chosen samples (S,) in windows as long as the graph's."""
+    steps = graph.time_steps
+    meta = {**trace.meta, "time_steps": steps, "fingerprint": graph.fingerprint}
+    spikes = {name: sent[chosen, :steps] for name, sent in trace.spikes.items()}
+    return SpikeTrace(spikes=spikes, logits=trace.logits[chosen], meta=meta)
+
+
+def _mean_energy(counters: Mapping[int, OperationCounter], costs: str | CostTable) -> float:
+    counts = [counter.counts for counter in counters.values()]
+    total = sum(c.samples * price(c, costs).energy_pj_per_sample.value for c in counts)
+    return total / sum(c.samples for c in counts)
 
 
 def choose_threshold(record: StepRecord, labels: np.ndarray, *, loss: float) -> float:

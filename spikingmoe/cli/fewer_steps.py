@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from jsonargparse import Namespace
 
-from hardware.early_exit import StepRecord, choose_threshold, record_steps
+from hardware.early_exit import StepRecord, choose_threshold, record_steps, window_energies
 from hardware.lowering import lower
 from hardware.simulate import simulate_batches
 from spikingmoe.cli.chain import test_images
@@ -19,6 +19,8 @@ from spikingmoe.config import override
 from spikingmoe.data.image_data import ImageData, Split
 from spikingmoe.model import SpikingTransformer
 from spikingmoe.train.checkpoint import Run
+
+COSTS, ENERGY = "horowitz45", "energy_nj_horowitz45"
 
 
 def with_time_steps(run: Run, steps: int | None) -> Run:
@@ -61,6 +63,7 @@ def fewer_steps(run: Run, data: ImageData, args: Namespace) -> dict[str, object]
     if args.time_steps is not None:
         steps = parse_steps(args.time_steps, run.model_config.time_steps)
         found["steps"] = rows = [steps_row(record, test, k) for k in steps]
+        add_energies(run, test, rows, steps)
         _show("fewer time steps", rows, len(test))
     if args.early_exit is not None:
         if not len(data.validation):
@@ -73,7 +76,10 @@ def fewer_steps(run: Run, data: ImageData, args: Namespace) -> dict[str, object]
             "validation_samples": len(data.validation),
             **exit_row(record, test, threshold),
         }
-        _show_exit(exits, record, test)
+        whole = steps_row(record, test, run.model_config.time_steps)
+        ways = [run.model_config.time_steps, record.exit_steps(threshold)]
+        add_energies(run, test, [whole, exits], ways)
+        _show_exit(exits, whole, test)
     return found
 
 
@@ -112,6 +118,29 @@ def exit_row(record: StepRecord, split: Split, threshold: float) -> dict[str, ob
     }
 
 
+def add_energies(
+    run: Run, split: Split, rows: Sequence[dict], steps: Sequence[np.ndarray | int]
+) -> None:
+    """Put the estimated energy per image, nJ, under `COSTS` into each row; `steps` of its windows.
+
+    None where a window ends before the step whose decision is held: there is no such network.
+    """
+    graph, held = lower(run.model), held_step(run)
+    able = [i for i, way in enumerate(steps) if int(np.min(way)) > held]
+    ways = [steps[i] for i in able]
+    energies = window_energies(graph, simulate_batches(graph, split.images), ways, COSTS)
+    for row in rows:
+        row[ENERGY] = None
+    for i, energy in zip(able, energies, strict=True):
+        rows[i][ENERGY] = energy / 1e3
+
+
+def held_step(run: Run) -> int:
+    """The step whose decision is held over the window; -1 if each step decides for itself."""
+    config = run.model_config
+    return config.hold_step if config.hold == "window" else -1
+
+
 def test_in_steps(data: ImageData, as_trained: Run, run: Run) -> ImageData:
     """The data with the first steps of its test frames, as a run with fewer steps takes them."""
     steps, test = run.model_config.time_steps, data.test
@@ -143,12 +172,16 @@ def _check_steps(steps: int, trained: int) -> None:
 def _show(title: str, rows: list[dict[str, float]], samples: int) -> None:
     show_table(
         f"{title}, {samples} test images",
-        ["steps", "accuracy", "synaptic operations", "latency (steps)", "a sample every"],
+        [
+            *("steps", "accuracy", "synaptic operations", f"nJ ({COSTS}, estimate)"),
+            *("latency (steps)", "a sample every"),
+        ],
         [
             [
                 str(row["steps"]),
                 percent(row["accuracy"]),
                 number(row["synops_per_sample"]),
+                _energy(row),
                 str(row["latency_steps"]),
                 str(row["interval_steps"]),
             ]
@@ -157,8 +190,11 @@ def _show(title: str, rows: list[dict[str, float]], samples: int) -> None:
     )
 
 
-def _show_exit(exits: dict, record: StepRecord, split: Split) -> None:
-    whole = steps_row(record, split, record.logits.shape[1])
+def _energy(row: dict) -> str:
+    return "-" if row[ENERGY] is None else f"{row[ENERGY]:,.1f}"
+
+
+def _show_exit(exits: dict, whole: dict, split: Split) -> None:
     threshold = exits["threshold"]
     show_table(
         f"early exit, {len(split)} test images",
@@ -176,6 +212,11 @@ def _show_exit(exits: dict, record: StepRecord, split: Split) -> None:
                 "the same with what is in flight when the host hears",
                 number(whole["synops_per_sample"]),
                 number(exits["synops_per_sample_in_flight"]),
+            ],
+            [
+                f"energy, nJ ({COSTS}, estimate), no step begun in vain",
+                _energy(whole),
+                _energy(exits),
             ],
             ["latency (steps)", f"{whole['latency_steps']}", f"{exits['latency_steps']:.2f}"],
             [

@@ -9,6 +9,7 @@ from small_runs import MODEL, SETTINGS, differences, small_data, tiny_options
 
 from hardware.ir.graph import SpikeGraph
 from hardware.lowering import lower
+from spikingmoe.cli.fewer_steps import ENERGY
 from spikingmoe.cli.main import main
 from spikingmoe.cli.metrics import count_images
 from spikingmoe.config import RunOptions
@@ -111,14 +112,18 @@ def test_the_command_line(tmp_path, capsys):
     one, two = found["steps"]
     assert one["synops_per_sample"] < two["synops_per_sample"]
     assert two["latency_steps"] - one["latency_steps"] == 1
+    assert 0 < one[ENERGY] < two[ENERGY]
+    assert one[ENERGY] <= found["early_exit"][ENERGY] <= two[ENERGY]
     assert sum(found["early_exit"]["histogram"]) == 32
     program = tmp_path / "one.program"
     assert main(["lower", str(run), "--time-steps=1", "-o", str(program)]) == 0
     assert SpikeGraph.load(str(program)).time_steps == 1
     energy = ["--time-steps=1", "--twins=false", "--images=32", "--out", str(tmp_path / "e")]
     assert main(["energy", str(run), *energy]) == 0
-    counted = json.loads((tmp_path / "e" / "metrics.json").read_text())["synops_per_sample"]
-    assert counted["moe"] == pytest.approx(one["synops_per_sample"])
+    counted = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert counted["synops_per_sample"]["moe"] == pytest.approx(one["synops_per_sample"])
+    priced = counted["energy"]["horowitz45"]["moe"]["energy_pj_per_sample"]["value"]
+    assert priced / 1e3 == pytest.approx(one[ENERGY])
     capsys.readouterr()
     for words, message in {
         ("evaluate", str(run), "--time-steps=3"): "time_steps=3; the run was trained for 2",
@@ -138,4 +143,9 @@ def test_a_window_that_ends_before_its_decision_is_refused(tmp_path, capsys):
     assert main(["train", *options]) == 0
     assert main(["lower", str(run), "--time-steps=1", "-o", str(tmp_path / "x")]) == 2
     assert "hold_step=1 must lie in 0..0" in capsys.readouterr().err
+    words = ["--time-steps=1..2", "--early-exit=50", "--images=8", "--out", str(tmp_path)]
+    assert main(["evaluate", str(run), *words]) == 0
+    one, two = json.loads((tmp_path / "metrics.json").read_text())["fewer_steps"]["steps"]
+    assert one[ENERGY] is None  # there is no such network
+    assert two[ENERGY] > 0
     assert torch.get_num_threads() == 1

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_models import settled_model, tiny_config, tiny_images
 
-from hardware.early_exit import StepRecord, choose_threshold, record_steps
-from hardware.energy import count_operations
-from hardware.errors import HardwareError
+from hardware.early_exit import StepRecord, choose_threshold, record_steps, window_energies
+from hardware.energy import count_operations, estimate
+from hardware.errors import GraphError, HardwareError
 from hardware.lowering import lower
 from hardware.simulate import simulate, simulate_batches
 from spikingmoe.model import SpikingTransformer
@@ -52,6 +52,36 @@ def test_k_steps_are_the_torch_model_of_k_steps(options):
         with torch.no_grad():
             logits = shorter(model, steps)(images).logits.numpy()
         np.testing.assert_allclose(record.logits[:, steps - 1], logits, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("costs", ["horowitz45", "loihi1", "lemaire"])
+@pytest.mark.parametrize("options", FAMILY, ids=str)
+def test_energies_are_those_of_networks_of_so_many_steps(options, costs):
+    model, images, record = recorded(options)
+    exits = record.exit_steps(float(np.median(record.margins[:, :-1])))
+    whole = model.config.time_steps
+    ways = [*range(1, whole + 1), exits]
+    traces = simulate_batches(lower(model), images, size=4)
+    *fixed, mixed = window_energies(lower(model), traces, ways, costs)
+    alone = np.empty((whole, len(images)))
+    for k in range(1, whole + 1):
+        graph = lower(shorter(model, k))
+        own = estimate(graph, simulate(graph, images), costs)
+        assert fixed[k - 1] == pytest.approx(own.energy_pj_per_sample.value, rel=1e-12)
+        for i in range(len(images)):
+            one = estimate(graph, simulate(graph, images[i : i + 1]), costs)
+            alone[k - 1, i] = one.energy_pj_per_sample.value
+    assert mixed == pytest.approx(alone[exits - 1, np.arange(len(images))].mean(), rel=1e-12)
+    assert fixed == sorted(fixed)
+    assert fixed[0] < fixed[-1]
+
+
+def test_a_window_that_ends_before_a_clock_has_no_energy():
+    config = tiny_config(hold="window", hold_step=1)
+    graph = lower(settled_model(config))
+    traces = simulate_batches(graph, tiny_images(config, 2))
+    with pytest.raises(GraphError, match=r"clock\.1"):
+        window_energies(graph, traces, [1])
 
 
 def by_hand():
