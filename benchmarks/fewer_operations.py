@@ -33,7 +33,7 @@ from benchmarks.epoch_clock import say_epochs
 from benchmarks.error_axis import error, show_accuracy
 from benchmarks.harness import Report
 from hardware.early_exit import choose_threshold
-from spikingmoe.cli.fewer_steps import exit_row, record_split, steps_row
+from spikingmoe.cli.fewer_steps import ENERGY, add_energies, exit_row, record_split, steps_row
 from spikingmoe.cli.twins import TWINS
 from spikingmoe.config import ModelConfig, TrainConfig, get_preset
 from spikingmoe.data import load_data
@@ -88,17 +88,21 @@ def measure(
         "n": len(data.test),
         "budget": settings.synops_budget or None,
     }
-    for steps in range(1, whole + 1):
+    threshold = choose_threshold(held_out, data.validation.labels.numpy(), loss=ALLOWED)
+    lengths = range(1, whole + 1)
+    rows: list[dict] = [steps_row(test, data.test, steps) for steps in lengths]
+    exits = exit_row(test, data.test, threshold)
+    add_energies(run, data.test, [*rows, exits], [*lengths, test.exit_steps(threshold)])
+    for row, steps in zip(rows, lengths, strict=True):
         chosen = steps_row(held_out, data.validation, steps)
         report.add(
             **common,
             reading=f"{steps} steps",
             validation_accuracy=chosen["accuracy"],
             validation_synops=chosen["synops_per_sample"],
-            **steps_row(test, data.test, steps),
+            **row,
         )
-    threshold = choose_threshold(held_out, data.validation.labels.numpy(), loss=ALLOWED)
-    report.add(**common, reading="early exit", **exit_row(test, data.test, threshold))
+    report.add(**common, reading="early exit", **exits)
 
 
 def run(args: argparse.Namespace) -> Report:
@@ -159,7 +163,14 @@ def means(rows: list[dict]) -> list[dict[str, object]]:
         groups.setdefault(key, []).append(row)
     found = []
     for (model, variant, reading), same in groups.items():
-        numbers = ("accuracy", "synops_per_sample", "steps", "latency_steps", "interval_steps")
+        numbers = (
+            "accuracy",
+            "synops_per_sample",
+            ENERGY,
+            "steps",
+            "latency_steps",
+            "interval_steps",
+        )
         mean = {name: statistics.mean(r[name] for r in same) for name in numbers}
         flying = [r["synops_per_sample_in_flight"] for r in same if reading == "early exit"]
         found.append(
@@ -178,15 +189,15 @@ def means(rows: list[dict]) -> list[dict[str, object]]:
 def table(report: Report) -> str:
     """The means as Markdown."""
     lines = [
-        "| model | training | reading | seeds | accuracy | synaptic operations | with those in flight | steps "
-        "| latency (steps) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | training | reading | seeds | accuracy | synaptic operations | with those in flight | nJ (horowitz45) "
+        "| steps | latency (steps) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in means(report.rows):
         flying = f"{row['in_flight']:,.0f}" if row["in_flight"] is not None else ""
         lines.append(
             f"| {row['model']} | {row['variant']} | {row['reading']} | {row['seeds']} | {100 * row['accuracy']:.2f} % "  # type: ignore[operator]
-            f"| {row['synops_per_sample']:,.0f} | {flying} | {row['steps']:.2f} "
+            f"| {row['synops_per_sample']:,.0f} | {flying} | {row[ENERGY]:,.1f} | {row['steps']:.2f} "
             f"| {row['latency_steps']:.1f} |"
         )
     return "\n".join(lines) + "\n"
@@ -231,11 +242,9 @@ def draw(report: Report, path: Path) -> None:
     left.legend(frameon=False, fontsize=8)
     free = [r for r in rows if r["variant"] == FREE]
     labels = [str(r["reading"]) for r in free]
-    right.bar(
-        range(len(free)), [float(str(r["synops_per_sample"])) / 1e3 for r in free], color="#0f9d8a"
-    )
+    right.bar(range(len(free)), [float(str(r[ENERGY])) for r in free], color="#0f9d8a")
     right.set_xticks(range(len(free)), labels)
-    right.set_ylabel("synaptic operations (thousands), free network")
+    right.set_ylabel("estimated energy, nJ (horowitz45), free network")
     beside = right.twinx()
     beside.plot(
         range(len(free)), [float(str(r["latency_steps"])) for r in free], "D", color="#33404d"

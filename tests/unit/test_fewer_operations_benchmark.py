@@ -10,6 +10,7 @@ import pytest
 from benchmarks import fewer_operations
 from benchmarks.fewer_operations import FREE, free_synops, means, rows_of, variants
 from benchmarks.harness import Report
+from spikingmoe.cli.fewer_steps import ENERGY
 from spikingmoe.config import TrainConfig
 
 
@@ -23,6 +24,7 @@ def row(seed: int, accuracy: float, **changes: object) -> dict[str, object]:
         "accuracy": accuracy,
         "synops_per_sample": 1000.0 * (seed + 1),
         "validation_synops": 900.0 * (seed + 1),
+        ENERGY: 2.5 * (seed + 1),
         "steps": 4.0,
         "latency_steps": 33.0,
         "interval_steps": 4.0,
@@ -59,7 +61,10 @@ def test_it_draws_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"seeds": [0], "rows": [row(0, 0.8), row(0, 0.5, model="dense")]}))
     assert fewer_operations.main(["--json", str(path), "--draw-only"]) == 0
-    assert "| dense | free | 4 steps | 1 | 50.00 % | 1,000 |" in path.with_suffix(".md").read_text()
+    assert (
+        "| dense | free | 4 steps | 1 | 50.00 % | 1,000 |  | 2.5 | 4.00 |"
+        in path.with_suffix(".md").read_text()
+    )
     assert path.with_suffix(".png").stat().st_size > 1000
 
 
