@@ -120,7 +120,7 @@ class Assassin(threading.Thread):
         os.kill(victim.pid, self.number)
 
 
-@pytest.mark.parametrize("trial", range(TRIALS or 3))
+@pytest.mark.parametrize("trial", range(TRIALS or 2))
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
 @BACKENDS
 def test_a_killed_or_stopped_process_of_the_run(
@@ -182,8 +182,8 @@ run_lava(graph, inputs, record=["out"], settings=KINDS[{kind!r}])
 
 @pytest.mark.parametrize(
     ("number", "trial"),
-    [(signal.SIGKILL, n) for n in range(TRIALS or 3)]
-    + [(signal.SIGTERM, n) for n in range(TRIALS or 2)]
+    [(signal.SIGKILL, n) for n in range(TRIALS or 2)]
+    + [(signal.SIGTERM, n) for n in range(TRIALS or 1)]
     + [(signal.SIGINT, n) for n in range(TRIALS or 1)],
     ids=lambda value: getattr(value, "name", str(value)),
 )
