@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.agreement import check_outputs
 from benchmarks.epoch_clock import say_epochs
-from benchmarks.error_axis import error, show_accuracy
+from benchmarks.error_axis import error, name_ticks, show_accuracy
 from benchmarks.harness import Report
 from hardware.early_exit import choose_threshold
 from spikingmoe.cli.fewer_steps import ENERGY, add_energies, exit_row, record_split, steps_row
@@ -207,7 +207,6 @@ def draw(report: Report, path: Path) -> None:
     """Accuracy against operations, and latency beside operations."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -236,9 +235,7 @@ def draw(report: Report, path: Path) -> None:
             )
     left.set(xlabel="synaptic operations per image (thousands); dotted: 1 to T steps", xscale="log")
     show_accuracy(left, _places(every)[1])
-    left.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    for set_form in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
-        set_form(FuncFormatter(lambda x, _: f"{x:g}"))
+    name_ticks(left.xaxis)
     left.legend(frameon=False, fontsize=8)
     free = [r for r in rows if r["variant"] == FREE]
     labels = [str(r["reading"]) for r in free]

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script: the folde
 
 import numpy as np
 
+from benchmarks.agreement import check_outputs
 from benchmarks.harness import Report
 from benchmarks.lowering_cases import Case, make_model
 from hardware.energy import Operation, OperationCounts, count_operations
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
     """Map every model with both heads."""
     if args.images < 1:
         raise ValueError(f"images={args.images}; use at least 1")
+    check_outputs(args.json, None)
     report = Report(seeds=[args.seed])
     for name in args.models:
         model, split, words = make_model(CASES[name], args.images, args.data_dir, args.seed)

@@ -133,13 +133,14 @@ def window_energies(
     seen = 0
     for trace in traces:
         for way, own in zip(steps, counters, strict=True):
-            many = np.full(seen + trace.samples, way) if np.ndim(way) == 0 else np.asarray(way)
-            here = many[seen : seen + trace.samples]
+            here = np.asarray(way)[seen : seen + trace.samples] if np.ndim(way) else way
+            here = np.broadcast_to(here, trace.samples)
             for k in map(int, np.unique(here)):
                 if k not in shorter:
                     shorter[k] = replace(graph, time_steps=k)
-                counter = own.setdefault(k, OperationCounter(shorter[k]))
-                counter.add(_first_steps(shorter[k], trace, here == k))
+                if k not in own:
+                    own[k] = OperationCounter(shorter[k])
+                own[k].add(_first_steps(shorter[k], trace, here == k))
         seen += trace.samples
     return [_mean_energy(own, costs) for own in counters]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.error_axis import error, show_accuracy
+from benchmarks.error_axis import error, name_ticks, show_accuracy
 from benchmarks.intervals import Interval
 from benchmarks.study.rows import Row, pareto_front
 
@@ -37,15 +37,14 @@ OFFSETS = tuple(
 def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
     """Write the picture: one mark per row with a price under `table`, the Pareto front as steps.
 
-    Bars are 95 % t-intervals over seeds on both axes, cut where they leave the frame; what has no price under the table is a dotted
-    line at its accuracy. A name tells the number of seeds where others have more.
+    Bars are 95 % t-intervals over seeds on both axes, cut where they leave the frame; what has no price
+    under the table is a dotted line at its accuracy. A name tells the number of seeds where others have more.
 
     Raises:
         ValueError: no row has a price under the table yet.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator
 
     priced = [row for row in rows if table in row.energy_pj]
     if not priced:
@@ -89,9 +88,7 @@ def draw(rows: Sequence[Row], table: str, title: str, path: Path) -> None:
         zorder=0,
     )
     axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    for set_form in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        set_form(FuncFormatter(lambda x, _: f"{x:g}"))
+    name_ticks(axes.xaxis)
     axes.set_xlabel(f"estimated energy per image, nJ ({table}; simulated counts, not measured)")
     show_accuracy(axes, [error(row.test.mean) for row in rows])
     axes.grid(alpha=0.25, lw=0.5, which="both")
